@@ -1,0 +1,1 @@
+//! Frame memory and packet drivers for handfast.

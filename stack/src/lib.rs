@@ -1,0 +1,1 @@
+//! A kernel-bypass TCP/IP stack.
