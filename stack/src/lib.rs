@@ -1,1 +1,9 @@
-//! A kernel-bypass TCP/IP stack.
+//! A kernel-bypass TCP/IP stack: every connection lives on one core, every segment runs to completion.
+#![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod metrics;
+pub mod time;
+pub mod wire;

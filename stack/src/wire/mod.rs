@@ -1,0 +1,1 @@
+//! Bytes to header values and back. No state.
