@@ -1,0 +1,76 @@
+//! Bursts: fixed-capacity arrays in which frames move between a driver and the stack.
+
+use arrayvec::ArrayVec;
+
+use crate::frame::{Desc, Frame, Held};
+
+/// How many frames move at once.
+pub const BURST: usize = 64;
+
+/// Frames that a driver received; ours.
+pub type RxBurst = ArrayVec<Frame, BURST>;
+
+/// Frames to be sent, in order. What is in here belongs to the device already.
+#[derive(Default, Debug)]
+pub struct TxBurst {
+    descs: ArrayVec<Desc, BURST>,
+}
+
+/// The device still has the frame from an earlier transmission.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StillSending;
+
+impl TxBurst {
+    /// An empty burst.
+    pub fn new() -> TxBurst {
+        TxBurst::default()
+    }
+
+    /// How many more frames fit.
+    #[inline]
+    pub fn room(&self) -> usize {
+        self.descs.remaining_capacity()
+    }
+
+    /// How many frames wait in it.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.descs.len()
+    }
+
+    /// Nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.descs.is_empty()
+    }
+
+    /// Gives a frame away: it returns to its pool once it is sent. Panics when the burst is full: ask [`room`](Self::room) first.
+    #[inline]
+    pub fn push(&mut self, frame: Frame) {
+        self.descs.push(frame.post());
+    }
+
+    /// Sends `header_len` bytes of header, written before the payload, and the first `payload_len` bytes of `held`, which stays
+    /// ours for retransmission. Refused while the device has it. Panics when the burst is full.
+    #[inline]
+    pub fn push_held(&mut self, held: &mut Held, header_len: usize, payload_len: usize) -> Result<(), StillSending> {
+        self.descs.push(held.post(header_len, payload_len).ok_or(StillSending)?);
+        Ok(())
+    }
+
+    /// For drivers: takes the oldest frames out, as many as `take` accepts; the rest stay.
+    #[inline]
+    pub fn drain_front(&mut self, count: usize) -> impl Iterator<Item = Desc> + '_ {
+        self.descs.drain(..count)
+    }
+
+    /// For middleware: what is to be sent, in order.
+    pub fn descs(&self) -> &[Desc] {
+        &self.descs
+    }
+
+    /// For middleware: puts a descriptor that was taken out of a burst into this one. Panics when the burst is full.
+    pub fn push_desc(&mut self, desc: Desc) {
+        self.descs.push(desc);
+    }
+}

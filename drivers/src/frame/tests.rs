@@ -1,0 +1,152 @@
+use alloc::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::burst::TxBurst;
+
+fn pool() -> FramePool {
+    FramePool::with_frames(4, FrameSize::Small)
+}
+
+fn send_all(pool: &FramePool, tx: &mut TxBurst) {
+    for desc in tx.drain_front(tx.len()) {
+        pool.completed(desc.index);
+    }
+}
+
+#[test]
+fn a_dropped_frame_is_free_again() {
+    let pool = pool();
+    let frame = pool.alloc().unwrap();
+    assert_eq!((pool.free(), frame.headroom(), frame.len()), (3, HEADROOM, 0));
+    drop(frame);
+    assert_eq!(pool.free(), 4);
+}
+
+#[test]
+fn headers_go_before_the_payload_in_place() {
+    let pool = pool();
+    let mut frame = pool.alloc().unwrap();
+    frame.append(5).copy_from_slice(b"hello");
+    frame.prepend(2).copy_from_slice(b"> ");
+    assert_eq!(&frame[..], b"> hello");
+    frame.trim_front(3);
+    frame.truncate(2);
+    assert_eq!(&frame[..], b"el");
+    assert_eq!(frame.tailroom(), 2048 - HEADROOM - 3);
+}
+
+#[test]
+fn a_sent_frame_is_free_when_the_device_is_done() {
+    let (pool, mut tx) = (pool(), TxBurst::new());
+    tx.push(pool.alloc().unwrap());
+    assert_eq!((pool.free(), pool.region().census(0..4).sending), (3, 1));
+    send_all(&pool, &mut tx);
+    assert_eq!(pool.free(), 4);
+}
+
+#[test]
+fn a_held_frame_is_sent_again_but_not_while_the_device_has_it() {
+    let (pool, mut tx) = (pool(), TxBurst::new());
+    let mut frame = pool.alloc().unwrap();
+    frame.extend_from_slice(b"data");
+    let mut held = frame.hold();
+    let (header, payload) = held.header_mut(3).unwrap();
+    header.copy_from_slice(b"h1:");
+    assert_eq!(payload, b"data");
+    tx.push_held(&mut held, 3, 4).unwrap();
+    assert_eq!(pool.region().bytes(&tx.descs()[0]), b"h1:data");
+    assert!(held.header_mut(3).is_none());
+    assert!(tx.push_held(&mut held, 3, 4).is_err());
+    send_all(&pool, &mut tx);
+    held.header_mut(3).unwrap().0.copy_from_slice(b"h2:");
+    tx.push_held(&mut held, 3, 2).unwrap();
+    assert_eq!(pool.region().bytes(&tx.descs()[0]), b"h2:da");
+    send_all(&pool, &mut tx);
+    assert_eq!(pool.free(), 3);
+    drop(held);
+    assert_eq!(pool.free(), 4);
+}
+
+#[test]
+fn a_held_frame_dropped_while_it_is_sent_is_freed_by_the_completion() {
+    let (pool, mut tx) = (pool(), TxBurst::new());
+    let mut held = pool.alloc().unwrap().hold();
+    tx.push_held(&mut held, 0, 0).unwrap();
+    drop(held);
+    assert_eq!(pool.free(), 3);
+    send_all(&pool, &mut tx);
+    assert_eq!(pool.free(), 4);
+}
+
+#[test]
+#[should_panic(expected = "returned what it never had")]
+fn a_completion_of_a_frame_that_was_not_sent_is_refused() {
+    let pool = pool();
+    let frame = pool.alloc().unwrap();
+    pool.completed(frame.index());
+}
+
+#[test]
+#[should_panic(expected = "do not fit")]
+fn a_header_longer_than_the_headroom_is_refused() {
+    pool().alloc().unwrap().prepend(HEADROOM + 1);
+}
+
+#[test]
+fn frames_move_between_pools_of_one_region_and_come_home() {
+    let region = Region::new(4, FrameSize::Small);
+    let (here, there) = (FramePool::new(region.clone(), 0..2), FramePool::new(region.clone(), 2..4));
+    let mut frame = here.alloc().unwrap();
+    frame.extend_from_slice(b"stray");
+    let desc = FramePool::part_with(frame);
+    assert_eq!(region.census(0..4).moving, 1);
+    let frame = there.adopt(desc);
+    assert_eq!(&frame[..], b"stray");
+    drop(frame);
+    assert_eq!((here.free(), there.free()), (1, 2));
+    here.bring_home(there.take_away().unwrap());
+    assert!(there.take_away().is_none());
+    assert_eq!((here.free(), there.free()), (2, 2));
+}
+
+#[test]
+fn a_pool_outlives_its_handle_while_a_frame_lives() {
+    let frame = { pool().alloc().unwrap() };
+    let pool = frame.pool();
+    drop(frame);
+    assert_eq!(pool.free(), 4);
+}
+
+proptest! {
+    #[test]
+    fn every_frame_has_one_owner_whatever_is_done(steps in prop::collection::vec((0u8..7, any::<prop::sample::Index>()), 1..200)) {
+        let pool = FramePool::with_frames(8, FrameSize::Small);
+        let (mut frames, mut helds, mut tx, mut posted) = (Vec::new(), Vec::<Held>::new(), TxBurst::new(), Vec::new());
+        let pick = |n: usize, at: &prop::sample::Index| (n > 0).then(|| at.index(n));
+        for (step, at) in &steps {
+            match step {
+                0 => frames.extend(pool.alloc()),
+                1 => drop(pick(frames.len(), at).map(|i| frames.swap_remove(i))),
+                2 => helds.extend(pick(frames.len(), at).map(|i| frames.swap_remove(i).hold())),
+                3 => drop(pick(helds.len(), at).map(|i| helds.swap_remove(i))),
+                4 => drop(pick(helds.len(), at).filter(|_| tx.room() > 0).map(|i| tx.push_held(&mut helds[i], 54, 0))),
+                5 => pick(frames.len(), at).filter(|_| tx.room() > 0).into_iter().for_each(|i| tx.push(frames.swap_remove(i))),
+                _ => match posted.pop() {
+                    Some(desc) => pool.unfill(desc),
+                    None => { send_all(&pool, &mut tx); posted.extend(pool.take_for_fill()) }
+                },
+            }
+            let census = pool.region().census(0..8);
+            prop_assert_eq!(census.free as usize, pool.free());
+            prop_assert_eq!(census.sending as usize, tx.len());
+            prop_assert_eq!(census.receiving as usize, posted.len());
+            prop_assert_eq!(census.owned as usize, frames.len() + helds.iter().filter(|h| !h.is_sending()).count());
+        }
+        posted.into_iter().for_each(|desc| pool.unfill(desc));
+        drop((frames, helds));
+        send_all(&pool, &mut tx);
+        prop_assert_eq!(pool.free(), 8);
+    }
+}
