@@ -1,0 +1,537 @@
+//! TCP headers (RFC 9293 §3.1) and the options that this stack speaks.
+
+use core::fmt;
+use core::ops::{Add, AddAssign, BitOr, BitOrAssign, Sub};
+
+use super::address::Address;
+use super::checksum::{self, Sum};
+use crate::metrics::DropReason;
+
+/// Reads the header of a TCP segment; `bytes` is header and payload. The checksum is verified apart, by [`verify_checksum`].
+///
+/// # Errors
+/// [`DropReason::Truncated`] or [`DropReason::TcpMalformed`].
+#[inline]
+pub fn parse(bytes: &[u8]) -> Result<Segment, DropReason> {
+    let Some(&[s0, s1, d0, d1, n0, n1, n2, n3, a0, a1, a2, a3, offset, flags, w0, w1, _, _, u0, u1]) =
+        bytes.first_chunk()
+    else {
+        return Err(DropReason::Truncated);
+    };
+    let header_len = offset >> 2 & 0x3c;
+    let Some(options) = bytes.get(HEADER_LEN..usize::from(header_len)) else { return Err(DropReason::TcpMalformed) };
+    let Ok(payload_len) = u16::try_from(bytes.len() - usize::from(header_len)) else {
+        return Err(DropReason::TcpMalformed);
+    };
+    let mut segment = Segment {
+        seq: Seq(u32::from_be_bytes([n0, n1, n2, n3])),
+        ack: Seq(u32::from_be_bytes([a0, a1, a2, a3])),
+        flags: Flags(flags),
+        window: u16::from_be_bytes([w0, w1]),
+        urgent: u16::from_be_bytes([u0, u1]),
+        src_port: u16::from_be_bytes([s0, s1]),
+        dst_port: u16::from_be_bytes([d0, d1]),
+        header_len,
+        payload_len,
+        timestamps: None,
+        mss: None,
+        window_scale: None,
+        sack_permitted: false,
+        sack: SackBlocks::EMPTY,
+    };
+    if segment.src_port == 0 || segment.dst_port == 0 {
+        return Err(DropReason::TcpMalformed);
+    }
+    // RFC 7323 appendix A: nearly every segment of a connection carries exactly this.
+    if let &[NOP, NOP, TIMESTAMPS, 10, v0, v1, v2, v3, e0, e1, e2, e3] = options {
+        segment.timestamps = Some(Timestamps::from_octets([v0, v1, v2, v3, e0, e1, e2, e3]));
+    } else if !options.is_empty() {
+        segment.parse_options(options);
+    }
+    Ok(segment)
+}
+
+/// Whether the checksum of `bytes`, header and payload, is right (RFC 9293 §3.1, MUST-3).
+#[inline]
+pub fn verify_checksum(src: &Address, dst: &Address, bytes: &[u8]) -> bool {
+    checksum::is_valid(checksum::sum(pseudo_header(src, dst, bytes.len()), bytes))
+}
+
+/// The sum of the pseudo header over a segment of `len` bytes, header and payload.
+#[inline]
+pub fn pseudo_header(src: &Address, dst: &Address, len: usize) -> Sum {
+    checksum::pseudo_header(src, dst, PROTOCOL, len as u32)
+}
+
+/// A TCP segment's header, in host order; its payload stays in the frame.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Segment {
+    /// SEG.SEQ.
+    pub seq: Seq,
+    /// SEG.ACK; means something if the ACK flag is set.
+    pub ack: Seq,
+    /// The control bits.
+    pub flags: Flags,
+    /// SEG.WND as on the wire, not scaled.
+    pub window: u16,
+    /// SEG.UP; means something if the URG flag is set.
+    pub urgent: u16,
+    /// The sender's port, never 0.
+    pub src_port: u16,
+    /// The receiver's port, never 0.
+    pub dst_port: u16,
+    /// The header's length in bytes, options included: 20 to 60.
+    pub header_len: u8,
+    /// The payload's length in bytes.
+    pub payload_len: u16,
+    /// RFC 7323 §3.
+    pub timestamps: Option<Timestamps>,
+    /// RFC 9293 §3.7.1, on SYN segments only. As the peer wrote it: may be 0.
+    pub mss: Option<u16>,
+    /// RFC 7323 §2, on SYN segments only. At most 14.
+    pub window_scale: Option<u8>,
+    /// RFC 2018 §2, on SYN segments only.
+    pub sack_permitted: bool,
+    /// RFC 2018 §3.
+    pub sack: SackBlocks,
+}
+
+impl Segment {
+    /// SEG.LEN: the sequence numbers that the segment occupies, its SYN and FIN included.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "SEG.LEN is not a container's length")]
+    pub const fn len(&self) -> u32 {
+        self.payload_len as u32 + self.flags.syn() as u32 + self.flags.fin() as u32
+    }
+
+    /// An option of a length that is not its own is passed over. A length that cannot be (less than 2, or beyond the header)
+    /// ends the list; what came before it stands (RFC 9293 §3.1, MUST-6 and MUST-7).
+    fn parse_options(&mut self, mut options: &[u8]) {
+        let syn = self.flags.syn();
+        loop {
+            options = match *options {
+                [] | [END, ..] => return,
+                [NOP, ref rest @ ..] => rest,
+                [kind, len, ..] if len >= 2 && usize::from(len) <= options.len() => {
+                    let (option, rest) = options.split_at(usize::from(len));
+                    match (kind, &option[2..]) {
+                        (MSS, &[a, b]) if syn => self.mss = Some(u16::from_be_bytes([a, b])),
+                        // RFC 7323 §2.3: a shift above 14 is taken as 14.
+                        (WINDOW_SCALE, &[shift]) if syn => self.window_scale = Some(shift.min(MAX_WINDOW_SCALE)),
+                        (SACK_PERMITTED, &[]) if syn => self.sack_permitted = true,
+                        (SACK, body) => self.sack = SackBlocks::parse(body),
+                        (TIMESTAMPS, body) => {
+                            if let Some(&octets) = body.as_array() {
+                                self.timestamps = Some(Timestamps::from_octets(octets));
+                            }
+                        }
+                        _ => {}
+                    }
+                    rest
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// What a header to be written says.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Header {
+    /// Our port.
+    pub src_port: u16,
+    /// The peer's port.
+    pub dst_port: u16,
+    /// SEG.SEQ.
+    pub seq: Seq,
+    /// SEG.ACK.
+    pub ack: Seq,
+    /// The control bits.
+    pub flags: Flags,
+    /// SEG.WND, already scaled.
+    pub window: u16,
+    /// SEG.UP.
+    pub urgent: u16,
+    /// The options.
+    pub options: Options,
+}
+
+impl Header {
+    /// Its length in bytes, options and their padding included.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "a header is never empty")]
+    pub const fn len(&self) -> usize {
+        HEADER_LEN + self.options.len()
+    }
+
+    /// Writes the header into the first [`len`](Header::len) bytes of `out`, `checksum` as given.
+    ///
+    /// # Panics
+    /// If `out` is shorter than the header.
+    #[inline]
+    pub fn emit(&self, out: &mut [u8], checksum: u16) {
+        let len = self.len();
+        let (fixed, options) = out[..len].split_first_chunk_mut::<HEADER_LEN>().expect("len is HEADER_LEN or more");
+        fixed[0..2].copy_from_slice(&self.src_port.to_be_bytes());
+        fixed[2..4].copy_from_slice(&self.dst_port.to_be_bytes());
+        fixed[4..8].copy_from_slice(&self.seq.0.to_be_bytes());
+        fixed[8..12].copy_from_slice(&self.ack.0.to_be_bytes());
+        fixed[12] = (len as u8) << 2;
+        fixed[13] = self.flags.0;
+        fixed[14..16].copy_from_slice(&self.window.to_be_bytes());
+        fixed[16..18].copy_from_slice(&checksum.to_be_bytes());
+        fixed[18..20].copy_from_slice(&self.urgent.to_be_bytes());
+        if !options.is_empty() {
+            self.options.emit(options);
+        }
+    }
+}
+
+/// Options to be written.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Options {
+    /// Maximum segment size, for SYN segments.
+    pub mss: Option<u16>,
+    /// Window scale, for SYN segments.
+    pub window_scale: Option<u8>,
+    /// SACK permitted, for SYN segments.
+    pub sack_permitted: bool,
+    /// Timestamps.
+    pub timestamps: Option<Timestamps>,
+    /// SACK blocks, the most urgent first. What has no room beside the other options is left out.
+    pub sack: SackBlocks,
+}
+
+impl Options {
+    /// The length in bytes when written: a multiple of 4, at most 40.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "a length on the wire, not a container's")]
+    pub const fn len(&self) -> usize {
+        let len = self.len_without_sack();
+        let blocks = self.sack_blocks_with_room(len);
+        if blocks == 0 { len } else { len + 4 + 8 * blocks }
+    }
+
+    #[inline]
+    const fn len_without_sack(&self) -> usize {
+        let mss = if self.mss.is_some() { 4 } else { 0 };
+        let timestamps = if self.timestamps.is_some() { 12 } else { 0 };
+        // SACK-permitted takes the place of the two NOPs before the timestamps.
+        let sack_permitted = if self.sack_permitted && self.timestamps.is_none() { 4 } else { 0 };
+        let window_scale = if self.window_scale.is_some() { 4 } else { 0 };
+        mss + timestamps + sack_permitted + window_scale
+    }
+
+    #[inline]
+    const fn sack_blocks_with_room(&self, len: usize) -> usize {
+        let room = (MAX_OPTIONS_LEN - 4 - len) / 8;
+        let blocks = self.sack.as_slice().len();
+        if blocks < room { blocks } else { room }
+    }
+
+    /// Writes [`len`](Options::len) bytes: MSS, SACK-permitted and timestamps, window scale, SACK blocks, each aligned to 4.
+    #[inline]
+    fn emit(&self, out: &mut [u8]) {
+        if let (Some(timestamps), Ok(out)) = (self.timestamps, <&mut [u8; 12]>::try_from(&mut *out))
+            && !self.sack_permitted
+        {
+            return timestamps.emit([NOP, NOP], out);
+        }
+        self.emit_any(out);
+    }
+
+    fn emit_any(&self, mut out: &mut [u8]) {
+        fn next<'a, const N: usize>(out: &mut &'a mut [u8]) -> &'a mut [u8; N] {
+            out.split_off_mut(..N).and_then(|room| room.try_into().ok()).expect("len() counted every option")
+        }
+        let blocks = self.sack_blocks_with_room(self.len_without_sack());
+        if let Some(mss) = self.mss {
+            let [high, low] = mss.to_be_bytes();
+            *next(&mut out) = [MSS, 4, high, low];
+        }
+        let permitted = [SACK_PERMITTED, 2];
+        match (self.timestamps, self.sack_permitted) {
+            (Some(timestamps), true) => timestamps.emit(permitted, next(&mut out)),
+            (Some(timestamps), false) => timestamps.emit([NOP, NOP], next(&mut out)),
+            (None, true) => *next(&mut out) = [NOP, NOP, permitted[0], permitted[1]],
+            (None, false) => {}
+        }
+        if let Some(shift) = self.window_scale {
+            *next(&mut out) = [NOP, WINDOW_SCALE, 3, shift];
+        }
+        if blocks > 0 {
+            *next(&mut out) = [NOP, NOP, SACK, (2 + 8 * blocks) as u8];
+            for &(start, end) in &self.sack.as_slice()[..blocks] {
+                *next(&mut out) = start.0.to_be_bytes();
+                *next(&mut out) = end.0.to_be_bytes();
+            }
+        }
+    }
+}
+
+/// The timestamps option (RFC 7323 §3.2).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Timestamps {
+    /// TSval: the sender's clock.
+    pub value: u32,
+    /// TSecr: what the sender last heard; means something if the ACK flag is set.
+    pub echo: u32,
+}
+
+impl Timestamps {
+    #[inline]
+    const fn from_octets([v0, v1, v2, v3, e0, e1, e2, e3]: [u8; 8]) -> Timestamps {
+        Timestamps { value: u32::from_be_bytes([v0, v1, v2, v3]), echo: u32::from_be_bytes([e0, e1, e2, e3]) }
+    }
+
+    #[inline]
+    fn emit(self, [a, b]: [u8; 2], out: &mut [u8; 12]) {
+        let ([v0, v1, v2, v3], [e0, e1, e2, e3]) = (self.value.to_be_bytes(), self.echo.to_be_bytes());
+        *out = [a, b, TIMESTAMPS, 10, v0, v1, v2, v3, e0, e1, e2, e3];
+    }
+}
+
+/// The blocks of a SACK option: at most four, each a left edge and the right edge just after it (RFC 2018 §3).
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct SackBlocks {
+    /// How many of `blocks` count.
+    pub len: u8,
+    /// The blocks, in the option's order.
+    pub blocks: [(Seq, Seq); 4],
+}
+
+impl SackBlocks {
+    /// No blocks.
+    pub const EMPTY: SackBlocks = SackBlocks { len: 0, blocks: [(Seq(0), Seq(0)); 4] };
+
+    /// The blocks that count.
+    #[inline]
+    pub const fn as_slice(&self) -> &[(Seq, Seq)] {
+        let len = if self.len < 4 { self.len as usize } else { 4 };
+        self.blocks.split_at(len).0
+    }
+
+    /// Appends a block; `false` if there are four already.
+    #[inline]
+    pub const fn push(&mut self, start: Seq, end: Seq) -> bool {
+        if self.len >= 4 {
+            return false;
+        }
+        self.blocks[self.len as usize] = (start, end);
+        self.len += 1;
+        true
+    }
+
+    /// A body that is not one to four whole blocks is no SACK option.
+    fn parse(body: &[u8]) -> SackBlocks {
+        let mut sack = SackBlocks::EMPTY;
+        let (blocks, rest) = body.as_chunks::<8>();
+        if rest.is_empty() {
+            for &[s0, s1, s2, s3, e0, e1, e2, e3] in blocks {
+                sack.push(Seq(u32::from_be_bytes([s0, s1, s2, s3])), Seq(u32::from_be_bytes([e0, e1, e2, e3])));
+            }
+        }
+        sack
+    }
+}
+
+impl fmt::Debug for SackBlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice().fmt(f)
+    }
+}
+
+/// A sequence number: it wraps, and is compared with before and after (RFC 9293 §3.4). It has no order of its own:
+/// `before` means something between numbers less than 2³¹ apart.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Seq(pub u32);
+
+impl Seq {
+    /// `n` further on.
+    #[inline]
+    #[expect(clippy::should_implement_trait, reason = "it is implemented too; this one is const")]
+    pub const fn add(self, n: u32) -> Seq {
+        Seq(self.0.wrapping_add(n))
+    }
+
+    /// How far `self` is past `earlier`, wrapping.
+    #[inline]
+    pub const fn since(self, earlier: Seq) -> u32 {
+        self.0.wrapping_sub(earlier.0)
+    }
+
+    /// `self < other`.
+    #[inline]
+    pub const fn before(self, other: Seq) -> bool {
+        (self.since(other) as i32) < 0
+    }
+
+    /// `self > other`.
+    #[inline]
+    pub const fn after(self, other: Seq) -> bool {
+        other.before(self)
+    }
+
+    /// `self ≤ other`.
+    #[inline]
+    pub const fn at_or_before(self, other: Seq) -> bool {
+        !other.before(self)
+    }
+
+    /// `self ≥ other`.
+    #[inline]
+    pub const fn at_or_after(self, other: Seq) -> bool {
+        !self.before(other)
+    }
+
+    /// The later of the two.
+    #[inline]
+    pub const fn max(self, other: Seq) -> Seq {
+        if self.before(other) { other } else { self }
+    }
+
+    /// The earlier of the two.
+    #[inline]
+    pub const fn min(self, other: Seq) -> Seq {
+        if other.before(self) { other } else { self }
+    }
+
+    /// `start ≤ self < start + len`, for any `len`.
+    #[inline]
+    pub const fn within(self, start: Seq, len: u32) -> bool {
+        self.since(start) < len
+    }
+}
+
+impl Add<u32> for Seq {
+    type Output = Seq;
+    #[inline]
+    fn add(self, n: u32) -> Seq {
+        Seq::add(self, n)
+    }
+}
+
+impl AddAssign<u32> for Seq {
+    #[inline]
+    fn add_assign(&mut self, n: u32) {
+        *self = *self + n;
+    }
+}
+
+impl Sub<u32> for Seq {
+    type Output = Seq;
+    #[inline]
+    fn sub(self, n: u32) -> Seq {
+        Seq(self.0.wrapping_sub(n))
+    }
+}
+
+/// The control bits (RFC 9293 §3.1, RFC 3168 §6.1).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Flags(pub u8);
+
+impl Flags {
+    /// No more data from the sender.
+    pub const FIN: Flags = Flags(0x01);
+    /// Synchronise sequence numbers.
+    pub const SYN: Flags = Flags(0x02);
+    /// Reset the connection.
+    pub const RST: Flags = Flags(0x04);
+    /// Push.
+    pub const PSH: Flags = Flags(0x08);
+    /// The acknowledgment field counts.
+    pub const ACK: Flags = Flags(0x10);
+    /// The urgent pointer counts.
+    pub const URG: Flags = Flags(0x20);
+    /// ECN echo.
+    pub const ECE: Flags = Flags(0x40);
+    /// Congestion window reduced.
+    pub const CWR: Flags = Flags(0x80);
+
+    /// Every flag of `other` is set.
+    #[inline]
+    pub const fn contains(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// SYN is set.
+    #[inline]
+    pub const fn syn(self) -> bool {
+        self.contains(Flags::SYN)
+    }
+
+    /// ACK is set.
+    #[inline]
+    pub const fn ack(self) -> bool {
+        self.contains(Flags::ACK)
+    }
+
+    /// FIN is set.
+    #[inline]
+    pub const fn fin(self) -> bool {
+        self.contains(Flags::FIN)
+    }
+
+    /// RST is set.
+    #[inline]
+    pub const fn rst(self) -> bool {
+        self.contains(Flags::RST)
+    }
+
+    /// PSH is set.
+    #[inline]
+    pub const fn psh(self) -> bool {
+        self.contains(Flags::PSH)
+    }
+
+    /// URG is set.
+    #[inline]
+    pub const fn urg(self) -> bool {
+        self.contains(Flags::URG)
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Flags;
+    #[inline]
+    fn bitor(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Flags {
+    #[inline]
+    fn bitor_assign(&mut self, other: Flags) {
+        self.0 |= other.0;
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
+        let mut set = NAMES.iter().enumerate().filter(|(bit, _)| self.0 >> bit & 1 != 0).map(|(_, name)| name);
+        f.write_str(set.next().unwrap_or(&"-"))?;
+        set.try_for_each(|name| write!(f, "|{name}"))
+    }
+}
+
+/// TCP's number in the IP header.
+pub const PROTOCOL: u8 = 6;
+/// A header without options, in bytes.
+pub const HEADER_LEN: usize = 20;
+/// The most that options can take, in bytes.
+pub const MAX_OPTIONS_LEN: usize = 40;
+/// The largest window scale shift (RFC 7323 §2.3).
+pub const MAX_WINDOW_SCALE: u8 = 14;
+
+const END: u8 = 0;
+const NOP: u8 = 1;
+const MSS: u8 = 2;
+const WINDOW_SCALE: u8 = 3;
+const SACK_PERMITTED: u8 = 4;
+const SACK: u8 = 5;
+const TIMESTAMPS: u8 = 8;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+use super::*;
+use alloc::vec;
+use alloc::vec::Vec;
+use proptest::prelude::*;
+
+fn options() -> impl Strategy<Value = Options> {
+    let timestamps = any::<Option<(u32, u32)>>();
+    let sack = proptest::collection::vec(any::<(u32, u32)>(), 0..=4);
+    (any::<Option<u16>>(), proptest::option::of(0u8..=14), any::<bool>(), timestamps, sack).prop_map(
+        |(mss, window_scale, sack_permitted, timestamps, blocks)| {
+            let mut sack = SackBlocks::EMPTY;
+            blocks.iter().for_each(|&(start, end)| assert!(sack.push(Seq(start), Seq(end))));
+            let timestamps = timestamps.map(|(value, echo)| Timestamps { value, echo });
+            Options { mss, window_scale, sack_permitted, timestamps, sack }
+        },
+    )
+}
+
+fn header() -> impl Strategy<Value = Header> {
+    let fields = (1u16.., 1u16.., any::<u32>(), any::<u32>(), any::<u8>(), any::<u16>(), any::<u16>());
+    (fields, options()).prop_map(|((src_port, dst_port, seq, ack, flags, window, urgent), options)| Header {
+        src_port,
+        dst_port,
+        seq: Seq(seq),
+        ack: Seq(ack),
+        // MSS, window scale and SACK-permitted are read on SYN segments only.
+        flags: Flags(flags) | Flags::SYN,
+        window,
+        urgent,
+        options,
+    })
+}
+
+fn emitted(header: &Header, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0xee; header.len()];
+    header.emit(&mut bytes, 0);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+fn with_options(flags: Flags, options: &[u8]) -> Segment {
+    let header = Header { src_port: 1, dst_port: 2, flags, ..Header::default() };
+    let mut bytes = emitted(&header, &[]);
+    bytes.extend_from_slice(options);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes[12] = (bytes.len() as u8) << 2;
+    parse(&bytes).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        if let Ok(segment) = parse(&bytes) {
+            prop_assert_eq!(usize::from(segment.header_len) + usize::from(segment.payload_len), bytes.len());
+            prop_assert!(segment.window_scale.unwrap_or(0) <= 14);
+        }
+    }
+
+    #[test]
+    fn random_options_do_not_panic(options in proptest::collection::vec(0u8..12, 0..=40), syn: bool) {
+        with_options(if syn { Flags::SYN } else { Flags::ACK }, &options);
+    }
+
+    #[test]
+    fn what_is_written_is_read(header in header(), payload in proptest::collection::vec(any::<u8>(), 0..50)) {
+        let bytes = emitted(&header, &payload);
+        let segment = parse(&bytes).unwrap();
+        let options = header.options;
+        let mut sack = SackBlocks::EMPTY;
+        let room = (40 - options.len_without_sack() - 4) / 8;
+        options.sack.as_slice().iter().take(room).for_each(|&(start, end)| assert!(sack.push(start, end)));
+        prop_assert_eq!(segment, Segment {
+            seq: header.seq, ack: header.ack, flags: header.flags, window: header.window, urgent: header.urgent,
+            src_port: header.src_port, dst_port: header.dst_port,
+            header_len: header.len() as u8, payload_len: payload.len() as u16,
+            timestamps: options.timestamps, mss: options.mss, window_scale: options.window_scale,
+            sack_permitted: options.sack_permitted, sack,
+        });
+        prop_assert_eq!(header.len() % 4, 0);
+        prop_assert!(header.len() <= 60);
+    }
+
+    #[test]
+    fn sequence_numbers_compare_around_the_wrap(start: u32, by in 1u32..0x8000_0000) {
+        let (early, late) = (Seq(start), Seq(start) + by);
+        prop_assert!(early.before(late) && late.after(early) && !late.before(early) && !early.after(late));
+        prop_assert!(early.at_or_before(late) && late.at_or_after(early) && !late.at_or_before(early));
+        prop_assert_eq!((early.max(late), late.max(early)), (late, late));
+        prop_assert_eq!((early.min(late), late.min(early)), (early, early));
+        prop_assert_eq!((late.since(early), late - by), (by, early));
+        prop_assert!(early.within(early, by) && !late.within(early, by) && (late - 1).within(early, by));
+        prop_assert!(!early.within(early, 0) && early.at_or_before(early) && early.at_or_after(early));
+    }
+}
+
+#[test]
+fn options_are_laid_out_as_linux_does() {
+    let timestamps = Some(Timestamps { value: 0x01020304, echo: 0x05060708 });
+    let stamp = [8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
+    let written = |options: Options| emitted(&Header { options, ..Header::default() }, &[])[20..].to_vec();
+    let syn =
+        Options { mss: Some(1460), window_scale: Some(7), sack_permitted: true, timestamps, ..Default::default() };
+    assert_eq!(written(syn), [&[2, 4, 5, 0xb4, 4, 2][..], &stamp, &[1, 3, 3, 7]].concat());
+    let plain = Options { timestamps: None, ..syn };
+    assert_eq!(written(plain), [2, 4, 5, 0xb4, 1, 1, 4, 2, 1, 3, 3, 7]);
+    let mut data = Options { timestamps, ..Default::default() };
+    assert_eq!(written(data), [&[1, 1][..], &stamp].concat());
+    data.sack.push(Seq(1), Seq(2));
+    assert_eq!(written(data), [&[1, 1][..], &stamp, &[1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 2]].concat());
+    assert_eq!(written(Options::default()), []);
+}
+
+#[test]
+fn three_sack_blocks_fit_beside_timestamps_and_four_alone() {
+    let mut options = Options { timestamps: Some(Timestamps::default()), ..Default::default() };
+    (0..4).for_each(|n| assert!(options.sack.push(Seq(n), Seq(n + 1))));
+    assert!(!options.sack.push(Seq(9), Seq(10)));
+    assert_eq!(options.len(), 40);
+    options.timestamps = None;
+    assert_eq!(options.len(), 36);
+}
+
+#[test]
+fn a_length_that_cannot_be_ends_the_options() {
+    for bad in [&[3, 0, 7][..], &[3, 1, 7], &[8, 41], &[3]] {
+        let segment = with_options(Flags::SYN, &[&[2, 4, 5, 0xb4][..], bad].concat());
+        assert_eq!((segment.mss, segment.window_scale, segment.timestamps), (Some(1460), None, None));
+    }
+}
+
+#[test]
+fn an_unknown_option_or_one_of_a_wrong_length_is_passed_over() {
+    let segment = with_options(Flags::SYN, &[2, 3, 5, 99, 4, 1, 1, 5, 6, 1, 2, 3, 4, 3, 3, 99]);
+    assert_eq!((segment.mss, segment.sack.len, segment.window_scale), (None, 0, Some(14)));
+}
+
+#[test]
+fn nothing_counts_after_the_end_of_the_options() {
+    assert_eq!(with_options(Flags::SYN, &[0, 3, 3, 7]).window_scale, None);
+}
+
+#[test]
+fn options_of_the_handshake_count_on_syn_only() {
+    let segment = with_options(Flags::ACK, &[2, 4, 5, 0xb4, 3, 3, 7, 4, 2]);
+    assert_eq!((segment.mss, segment.window_scale, segment.sack_permitted), (None, None, false));
+}
+
+#[test]
+fn a_short_or_crooked_header_is_refused() {
+    let bytes = emitted(&Header { src_port: 1, dst_port: 2, ..Header::default() }, &[0; 4]);
+    assert_eq!(parse(&bytes[..19]), Err(DropReason::Truncated));
+    for (offset, value) in [(12, 4 << 4), (12, 7 << 4), (1, 0), (3, 0)] {
+        let mut bytes = bytes.clone();
+        bytes[offset] = value;
+        assert_eq!(parse(&bytes), Err(DropReason::TcpMalformed));
+    }
+    assert_eq!(parse(&[&bytes[..], &[0; 70_000]].concat()), Err(DropReason::TcpMalformed));
+}
+
+#[test]
+fn syn_and_fin_count_in_the_length() {
+    let segment = Segment { flags: Flags::SYN | Flags::FIN, payload_len: 5, ..Default::default() };
+    assert_eq!(segment.len(), 7);
+}
+
+#[test]
+fn a_checksum_is_verified_with_its_pseudo_header() {
+    let (src, dst) = (Address::v4([10, 0, 0, 1]), Address::v4([10, 0, 0, 2]));
+    let header = Header { src_port: 1, dst_port: 2, ..Header::default() };
+    let mut bytes = emitted(&header, b"odd");
+    let sum = checksum::finish(checksum::sum(pseudo_header(&src, &dst, bytes.len()), &bytes));
+    header.emit(&mut bytes, sum);
+    assert!(verify_checksum(&src, &dst, &bytes));
+    assert!(!verify_checksum(&src, &Address::v4([10, 0, 0, 3]), &bytes));
+}
+
+#[test]
+fn flags_print_their_names() {
+    assert_eq!(alloc::format!("{:?} {:?}", Flags::SYN | Flags::ACK, Flags(0)), "SYN|ACK -");
+}
