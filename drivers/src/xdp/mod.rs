@@ -1,1 +1,3 @@
-//! AF_XDP devices.
+//! AF_XDP devices: packets between a network interface's queues and frames, past the kernel.
+
+pub mod program;
