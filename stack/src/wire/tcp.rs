@@ -350,7 +350,6 @@ pub struct Seq(pub u32);
 impl Seq {
     /// `n` further on.
     #[inline]
-    #[expect(clippy::should_implement_trait, reason = "it is implemented too; this one is const")]
     pub const fn add(self, n: u32) -> Seq {
         Seq(self.0.wrapping_add(n))
     }

@@ -1,0 +1,262 @@
+//! Whole frames: the one parse that the pipeline does, and the headers that it writes before a payload.
+
+use core::ops::Range;
+
+use super::address::{Address, Mac};
+use super::arp::Arp;
+use super::checksum;
+use super::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet};
+use super::ipv4::{self, Ipv4};
+use super::ipv6::{self, Ipv6};
+use super::tcp::{self, Segment};
+use super::{icmp, icmp6};
+use crate::metrics::DropReason;
+
+/// A received frame, read as far as its transport header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every packet is the large one")]
+pub enum Packet {
+    /// TCP over IPv4 or IPv6.
+    Tcp(Net, Segment),
+    /// ICMP over IPv4: [`Net::l4`] is the message, not yet verified.
+    Icmp(Net),
+    /// ICMPv6 over IPv6: [`Net::l4`] is the message, not yet verified.
+    Icmp6(Net),
+    /// ARP.
+    Arp(Link, Arp),
+    /// Another protocol over IP, by its number.
+    Other(Net, u8),
+}
+
+/// Reads a frame. `verify_checksums` is about TCP's: where the device has verified it, it need not be done twice.
+///
+/// What is ours and what is not, addresses and VLAN, is for the caller to say.
+///
+/// # Errors
+/// The reason to drop the frame.
+#[inline]
+pub fn parse(frame: &[u8], verify_checksums: bool) -> Result<Packet, DropReason> {
+    let (ethernet, header_len) = Ethernet::parse(frame)?;
+    let link = Link { src_mac: ethernet.src, dst_mac: ethernet.dst, vlan: ethernet.vlan, header_len: header_len as u8 };
+    let (net, protocol) = match ethernet.ethertype {
+        ETHERTYPE_IPV4 => {
+            let ip = Ipv4::parse(&frame[header_len..])?;
+            let ip_offset = u16::from(link.header_len);
+            let net = Net {
+                link,
+                src: ip.src,
+                dst: ip.dst,
+                ecn: ip.traffic_class & 3,
+                hop_limit: ip.hop_limit,
+                ip_offset,
+                ip_len: ip.total_len,
+                l4_offset: ip_offset + u16::from(ip.header_len),
+            };
+            (net, ip.protocol)
+        }
+        ETHERTYPE_IPV6 => {
+            let ip = Ipv6::parse(&frame[header_len..])?;
+            let ip_offset = u16::from(link.header_len);
+            let net = Net {
+                link,
+                src: ip.src,
+                dst: ip.dst,
+                ecn: ip.traffic_class & 3,
+                hop_limit: ip.hop_limit,
+                ip_offset,
+                ip_len: ip.total_len,
+                // Within the frame, whose lengths are u16: the drivers' frames are far smaller.
+                l4_offset: ip_offset.checked_add(ip.header_len).ok_or(DropReason::IpHeader)?,
+            };
+            (net, ip.protocol)
+        }
+        ETHERTYPE_ARP => return Ok(Packet::Arp(link, Arp::parse(&frame[header_len..])?)),
+        _ => return Err(DropReason::EtherType),
+    };
+    match (protocol, net.src.is_v4()) {
+        (tcp::PROTOCOL, _) => {
+            let bytes = net.l4(frame);
+            let segment = tcp::parse(bytes)?;
+            if verify_checksums && !tcp::verify_checksum(&net.src, &net.dst, bytes) {
+                return Err(DropReason::TcpChecksum);
+            }
+            // Only ICMPv6 may come from `::` (RFC 4291 §2.5.2).
+            if net.src.is_unspecified() { Err(DropReason::BadSource) } else { Ok(Packet::Tcp(net, segment)) }
+        }
+        (icmp::PROTOCOL, true) => Ok(Packet::Icmp(net)),
+        (icmp6::PROTOCOL, false) => Ok(Packet::Icmp6(net)),
+        (protocol, _) => Ok(Packet::Other(net, protocol)),
+    }
+}
+
+/// What the link's header said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// Who put the frame on the link.
+    pub src_mac: Mac,
+    /// Whom the frame is for: us, a group, everyone, or (on a promiscuous device) someone else.
+    pub dst_mac: Mac,
+    /// The VLAN, if the frame has one.
+    pub vlan: Option<u16>,
+    /// The header's length in bytes, a tag included.
+    pub header_len: u8,
+}
+
+/// What the network's header said, and where in the frame things are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Net {
+    /// The link's header.
+    pub link: Link,
+    /// The source address; never multicast, broadcast or loopback.
+    pub src: Address,
+    /// The destination address.
+    pub dst: Address,
+    /// The ECN field (RFC 3168 §5).
+    pub ecn: u8,
+    /// The hop limit or time to live that was left.
+    pub hop_limit: u8,
+    /// Where the IP header starts.
+    pub ip_offset: u16,
+    /// The IP packet's length in bytes; what follows it in the frame is padding.
+    pub ip_len: u16,
+    /// Where the transport's header starts.
+    pub l4_offset: u16,
+}
+
+impl Net {
+    /// Where in the frame the transport's header and payload are.
+    #[inline]
+    pub fn l4_range(&self) -> Range<usize> {
+        usize::from(self.l4_offset)..usize::from(self.ip_offset) + usize::from(self.ip_len)
+    }
+
+    /// The transport's header and payload in `frame`, the frame that this was read from.
+    #[inline]
+    pub fn l4<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
+        &frame[self.l4_range()]
+    }
+
+    /// Where in the frame the payload of its TCP `segment` is.
+    #[inline]
+    pub fn payload_range(&self, segment: &Segment) -> Range<usize> {
+        let Range { start, end } = self.l4_range();
+        start + usize::from(segment.header_len)..end
+    }
+}
+
+/// Makes a received packet's Ethernet and IP headers those of its answer, in place: addresses change places, the hop limit
+/// is ours. Checksums over the addresses hold, since a sum does not know their order.
+///
+/// `net` is what [`parse`] said of `frame`.
+pub fn turn_around(frame: &mut [u8], net: &Net) {
+    let (dst_mac, src_mac) = frame[..12].split_at_mut(6);
+    dst_mac.swap_with_slice(src_mac);
+    let ip = &mut frame[usize::from(net.ip_offset)..usize::from(net.l4_offset)];
+    if net.src.is_v4() {
+        let (src, dst) = ip[12..20].split_at_mut(4);
+        src.swap_with_slice(dst);
+        let old_word = u16::from_be_bytes([ip[8], ip[9]]);
+        ip[8] = HOP_LIMIT;
+        let checksum =
+            checksum::update(u16::from_be_bytes([ip[10], ip[11]]), old_word, u16::from_be_bytes([ip[8], ip[9]]));
+        ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+    } else {
+        let (src, dst) = ip[8..40].split_at_mut(16);
+        src.swap_with_slice(dst);
+        ip[7] = HOP_LIMIT;
+    }
+}
+
+/// What an IP header to be written says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ip {
+    /// The source address; its family is the packet's.
+    pub src: Address,
+    /// The destination address, of the same family.
+    pub dst: Address,
+    /// DSCP in the upper six bits, ECN in the lower two.
+    pub traffic_class: u8,
+    /// Hop limit or time to live; [`HOP_LIMIT`] but for neighbour discovery.
+    pub hop_limit: u8,
+    /// 20 bits, the same for all packets of a flow (RFC 6437 §3); IPv6 only.
+    pub flow_label: u32,
+}
+
+impl Ip {
+    /// From `src` to `dst` with the usual hop limit and nothing else.
+    #[inline]
+    pub const fn new(src: Address, dst: Address) -> Ip {
+        Ip { src, dst, traffic_class: 0, hop_limit: HOP_LIMIT, flow_label: 0 }
+    }
+}
+
+/// The length in bytes of all headers before a TCP payload: the room that [`emit_headers`] needs.
+#[inline]
+pub const fn headers_len(vlan: bool, v6: bool, header: &tcp::Header) -> usize {
+    ip_headers_len(vlan, v6) + header.len()
+}
+
+/// The length in bytes of the Ethernet and IP headers.
+#[inline]
+pub const fn ip_headers_len(vlan: bool, v6: bool) -> usize {
+    let ethernet = super::ethernet::HEADER_LEN + if vlan { super::ethernet::TAG_LEN } else { 0 };
+    ethernet + if v6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN }
+}
+
+/// Writes the Ethernet, IP and TCP headers of a segment into `out`, which ends where `payload` begins in the frame.
+/// The EtherType in `link` does not matter: it follows from the addresses.
+///
+/// Without `compute_tcp_checksum` the checksum field holds the folded sum of the pseudo header, as devices want it that
+/// finish the checksum themselves.
+///
+/// # Panics
+/// If `out` is not [`headers_len`] long, or the packet would be longer than 65,535 bytes.
+#[inline]
+pub fn emit_headers(
+    out: &mut [u8],
+    link: &Ethernet,
+    ip: &Ip,
+    header: &tcp::Header,
+    payload: &[u8],
+    compute_tcp_checksum: bool,
+) {
+    let len = header.len() + payload.len();
+    let (lower, out) = out.split_at_mut(ip_headers_len(link.vlan.is_some(), !ip.src.is_v4()));
+    assert_eq!(out.len(), header.len(), "the room before the payload is exactly that of the headers");
+    emit_ip_headers(lower, link, ip, tcp::PROTOCOL, len);
+    let pseudo_header = tcp::pseudo_header(&ip.src, &ip.dst, len);
+    if compute_tcp_checksum {
+        header.emit(out, 0);
+        // A header's length is even, so that its sum and the payload's add up.
+        let sum = checksum::sum(checksum::sum(pseudo_header, out), payload);
+        out[16..18].copy_from_slice(&checksum::finish(sum).to_be_bytes());
+    } else {
+        header.emit(out, pseudo_header.fold());
+    }
+}
+
+/// Writes the Ethernet and IP headers of a packet that carries `len` bytes of `protocol`, checksum included, into `out`.
+///
+/// # Panics
+/// If `out` is not [`ip_headers_len`] long, or the packet would be longer than 65,535 bytes.
+#[inline]
+pub fn emit_ip_headers(out: &mut [u8], link: &Ethernet, ip: &Ip, protocol: u8, len: usize) {
+    let &Ip { src, dst, traffic_class, hop_limit, flow_label } = ip;
+    let (link_room, out) = out.split_at_mut(link.len());
+    let total_len = u16::try_from(out.len() + len).expect("a packet fits in a frame, which is smaller than 64 KiB");
+    if ip.src.is_v4() {
+        Ethernet { ethertype: ETHERTYPE_IPV4, ..*link }.emit(link_room);
+        let out = out.try_into().expect("the room before the payload is exactly that of the headers");
+        Ipv4 { src, dst, protocol, traffic_class, hop_limit, header_len: 20, total_len }.emit(out);
+    } else {
+        Ethernet { ethertype: ETHERTYPE_IPV6, ..*link }.emit(link_room);
+        let out = out.try_into().expect("the room before the payload is exactly that of the headers");
+        Ipv6 { src, dst, protocol, traffic_class, flow_label, hop_limit, header_len: 40, total_len }.emit(out);
+    }
+}
+
+/// The hop limit of what we send (RFC 1700's recommendation for IP's default time to live).
+pub const HOP_LIMIT: u8 = 64;
+
+#[cfg(test)]
+mod tests;
