@@ -230,7 +230,7 @@ impl Socket {
     }
 
     /// Sleeps until a frame is received (true), the timeout is over or a signal arrives (false); `None` waits for ever. This
-    /// also does what the two kicks do.
+    /// also does what the two kicks do. A removed interface does not end it, so that a timeout and a kick are needed to see that.
     ///
     /// # Errors
     /// What `poll` says.

@@ -6,6 +6,8 @@ use af_xdp::{
     Area, BindMode, BusyPoll, Desc, Errno, Error, Kick, Mode, PageSize, Rings, Rx, Socket, SocketConfig, Tx,
     TxMetadata, Umem, UmemConfig,
 };
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::CapabilitySet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::{Attach, Redirect, in_namespace, veth};
@@ -14,8 +16,10 @@ const CHUNKS: u64 = 1024;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn umem(config: UmemConfig) -> Umem {
-    let area = Area::new(CHUNKS as usize * config.chunk_size as usize, PageSize::Normal).unwrap();
-    Umem::new(Arc::new(area), config).unwrap()
+    let bytes = CHUNKS as usize * config.chunk_size as usize;
+    // Huge pages are seldom reserved; where they are, most tests run on them.
+    let area = Area::new(bytes, PageSize::Huge2M).or_else(|_| Area::new(bytes, PageSize::Normal));
+    Umem::new(Arc::new(area.unwrap()), config).unwrap()
 }
 
 fn bind(umem: &Umem, interface: &str, queue: u32) -> (Socket, Rings) {
@@ -120,13 +124,13 @@ fn send_all(from: (&Socket, &mut Rings), to: (&Socket, &mut Rings), count: u32) 
     assert_eq!(tx.tx.pending(), 0);
 }
 
-fn frames_cross(how: Attach) {
+fn frames_cross(how: Attach, config: &SocketConfig) {
     veth(1, 1500);
     let (ua, ub) = (umem(UmemConfig::default()), umem(UmemConfig::default()));
-    let (a, mut a_rings) = bind(&ua, "a", 0);
-    let (b, mut b_rings) = bind(&ub, "b", 0);
+    let (a, mut a_rings) = Socket::bind(&ua, "a", 0, config).unwrap();
+    let (b, mut b_rings) = Socket::bind(&ub, "b", 0, config).unwrap();
     assert_eq!((a.mode(), b.mode()), (Mode::Copy, Mode::Copy));
-    assert!(a.zero_copy_refusal().is_some());
+    assert_eq!(a.zero_copy_refusal().is_some(), config.mode == BindMode::Auto);
     let redirect = Redirect::attach("b", how);
     redirect.add(&b);
     // More than every ring has entries, twice.
@@ -138,12 +142,24 @@ fn frames_cross(how: Attach) {
 
 #[test]
 fn frames_cross_a_veth_pair_with_a_generic_program() {
-    in_namespace(|| frames_cross(Attach::Generic));
+    in_namespace(|| frames_cross(Attach::Generic, &SocketConfig::default()));
 }
 
 #[test]
 fn frames_cross_a_veth_pair_with_a_native_program() {
-    in_namespace(|| frames_cross(Attach::Native));
+    in_namespace(|| frames_cross(Attach::Native, &SocketConfig::default()));
+}
+
+#[test]
+fn frames_cross_in_forced_copy_mode_without_need_wakeup_over_small_rings() {
+    let config = SocketConfig {
+        mode: BindMode::ForceCopy,
+        need_wakeup: false,
+        tx_size: 32,
+        rx_size: 256,
+        ..SocketConfig::default()
+    };
+    in_namespace(move || frames_cross(Attach::Native, &config));
 }
 
 #[test]
@@ -399,6 +415,13 @@ fn what_the_kernel_refuses_is_said_in_words() {
         let error = Socket::bind(&umem, "a", 0, &zero_copy).unwrap_err();
         assert!(matches!(error, Error::ZeroCopyRefused { errno: Errno::OPNOTSUPP, .. }), "{error}");
 
+        support::run("ip link set dev a down");
+        match Socket::bind(&umem, "a", 0, &config) {
+            Ok((socket, _)) => assert_eq!(socket.kick_tx().unwrap(), Kick::Down),
+            Err(error) => assert!(matches!(error, Error::InterfaceDown { .. }), "{error}"),
+        }
+        support::run("ip link set dev a up");
+
         let (socket, _rings) = bind(&umem, "a", 0);
         let error = socket.sibling(&zero_copy).unwrap_err();
         assert!(matches!(error, Error::SharedUmem { what: "mode", first: "copy" }), "{error}");
@@ -416,9 +439,22 @@ fn what_the_kernel_refuses_is_said_in_words() {
 fn without_privileges_the_missing_capability_is_named() {
     in_namespace(|| {
         veth(1, 1500);
-        support::drop_capabilities();
+        support::keep_capabilities(CapabilitySet::empty());
         let error = Socket::bind(&umem(UmemConfig::default()), "a", 0, &SocketConfig::default()).unwrap_err();
         assert!(matches!(error, Error::Privilege { call: "socket(AF_XDP)", errno: Errno::PERM }), "{error}");
         assert!(error.to_string().contains("CAP_NET_RAW"), "{error}");
+    });
+}
+
+#[test]
+fn memory_beyond_the_lock_limit_is_named_with_the_ways_out() {
+    in_namespace(|| {
+        veth(1, 1500);
+        // The limit is the whole process's, but only this thread gives up the capability to exceed it.
+        let limit = rustix::process::getrlimit(Resource::Memlock);
+        rustix::process::setrlimit(Resource::Memlock, Rlimit { current: Some(1 << 16), ..limit }).unwrap();
+        support::keep_capabilities(CapabilitySet::NET_RAW);
+        let error = Socket::bind(&umem(UmemConfig::default()), "a", 0, &SocketConfig::default()).unwrap_err();
+        assert!(matches!(error, Error::MemoryLock { bytes: 2_097_152, .. }), "{error}");
     });
 }

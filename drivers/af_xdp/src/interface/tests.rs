@@ -5,6 +5,8 @@ fn the_loopback_interface_is_known() {
     assert!(interface_index("lo").unwrap() > 0);
     assert_eq!(mac("lo").unwrap(), [0; 6]);
     assert!(mtu("lo").unwrap() >= 1500);
+    // It has no channels to ask for: counted in /sys.
+    assert_eq!(queue_count("lo").unwrap(), 1);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 use super::*;
 use proptest::prelude::*;
 use std::collections::VecDeque;
-use std::fmt::Debug;
 
 /// Where the fake kernel puts its indices: one cache line each, like the real one.
 const AT: XdpRingOffset = XdpRingOffset { producer: 0, consumer: 64, flags: Some(128), desc: 192 };
@@ -291,6 +290,20 @@ proptest! {
     }
 }
 
-fn _rings_move_between_threads<T: Copy + Debug + Send>(ring: Producer<T>) -> impl Send {
-    ring
+#[test]
+fn a_ring_moves_between_threads_but_is_not_shared() {
+    fn is_send<T: Send>() {}
+    is_send::<Fill>();
+    is_send::<Completion>();
+    is_send::<Rx>();
+    is_send::<Tx>();
+
+    // Does not compile where both implementations fit.
+    trait NotSync<Which> {
+        fn holds() {}
+    }
+    impl<T> NotSync<()> for T {}
+    impl<T: Sync> NotSync<u8> for T {}
+    <Fill as NotSync<_>>::holds();
+    <Rx as NotSync<_>>::holds();
 }

@@ -1,5 +1,6 @@
 //! A network namespace with a veth pair, and the smallest XDP program that feeds AF_XDP sockets.
 
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
@@ -44,14 +45,10 @@ pub(crate) fn run(command: &str) {
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The calling thread may do nothing any more that needs a capability.
-pub(crate) fn drop_capabilities() {
-    let none = rustix::thread::CapabilitySets {
-        effective: rustix::thread::CapabilitySet::empty(),
-        permitted: rustix::thread::CapabilitySet::empty(),
-        inheritable: rustix::thread::CapabilitySet::empty(),
-    };
-    rustix::thread::set_capabilities(None, none).unwrap();
+/// Takes all other capabilities from the calling thread.
+pub(crate) fn keep_capabilities(kept: CapabilitySet) {
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).unwrap();
 }
 
 #[derive(Clone, Copy, Debug)]
