@@ -4,6 +4,8 @@
 
 extern crate alloc;
 
+pub mod demux;
 pub mod metrics;
 pub mod time;
+pub mod timer_wheel;
 pub mod wire;

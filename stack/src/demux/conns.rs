@@ -1,0 +1,144 @@
+//! The table of connections and the handle that an application holds.
+
+use core::fmt;
+use core::num::NonZeroU32;
+
+use super::slab::Slab;
+
+/// Names one connection of one worker. One that is no longer open is an error, never another connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId {
+    index: u32,
+    generation: NonZeroU32,
+}
+
+impl ConnId {
+    /// The connection's place in its worker's tables. Reused after it closes.
+    #[inline]
+    pub const fn index(self) -> u32 {
+        self.index
+    }
+
+    /// The handle as a number that is never 0, for interfaces that know only numbers.
+    #[inline]
+    pub const fn to_bits(self) -> u64 {
+        (self.generation.get() as u64) << 32 | self.index as u64
+    }
+
+    /// What [`to_bits`](ConnId::to_bits) made; `None` for a number that it never makes.
+    #[inline]
+    pub const fn from_bits(bits: u64) -> Option<ConnId> {
+        ConnId::new(bits as u32, (bits >> 32) as u32)
+    }
+
+    #[inline]
+    const fn new(index: u32, generation: u32) -> Option<ConnId> {
+        match NonZeroU32::new(generation) {
+            Some(generation) => Some(ConnId { index, generation }),
+            None => None,
+        }
+    }
+}
+
+impl fmt::Debug for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnId({}#{})", self.index, self.generation)
+    }
+}
+
+/// The connections of one worker. `T` is what a connection keeps.
+#[derive(Debug)]
+pub struct Conns<T> {
+    slab: Slab<T>,
+}
+
+impl<T> Conns<T> {
+    /// Room for up to `capacity` connections.
+    pub fn with_capacity(capacity: u32) -> Conns<T> {
+        const { assert!(size_of::<Option<T>>() == size_of::<T>(), "give the record a spare bit pattern, such as an enum's") };
+        Conns { slab: Slab::with_capacity(capacity) }
+    }
+
+    /// Stores the connection that `make` builds for the handle it will have; `None` if the table is full.
+    #[inline]
+    pub fn insert_with(&mut self, make: impl FnOnce(ConnId) -> T) -> Option<ConnId> {
+        let (index, generation) = self.slab.insert_with(|index, generation| make(made(index, generation)))?;
+        Some(made(index, generation))
+    }
+
+    /// The connection of this handle, if it still is.
+    #[inline]
+    pub fn get(&self, id: ConnId) -> Option<&T> {
+        self.slab.get_checked(id.index, id.generation.get())
+    }
+
+    /// The connection of this handle, to change, if it still is.
+    #[inline]
+    pub fn get_mut(&mut self, id: ConnId) -> Option<&mut T> {
+        self.slab.get_checked_mut(id.index, id.generation.get())
+    }
+
+    /// The connection at this place in the table.
+    #[inline]
+    pub fn at(&self, index: u32) -> Option<&T> {
+        self.slab.get(index)
+    }
+
+    /// The connection at this place in the table, to change.
+    #[inline]
+    pub fn at_mut(&mut self, index: u32) -> Option<&mut T> {
+        self.slab.get_mut(index)
+    }
+
+    /// The handle of the connection at this place in the table.
+    #[inline]
+    pub fn id_at(&self, index: u32) -> Option<ConnId> {
+        self.slab.get(index)?;
+        ConnId::new(index, self.slab.generation(index)?)
+    }
+
+    /// Takes the connection at this place out of the table. Its handle is stale from here on.
+    #[inline]
+    pub fn remove(&mut self, index: u32) -> Option<T> {
+        self.slab.remove(index)
+    }
+
+    /// Asks the processor to fetch the first cache line of the connection at this place.
+    #[inline]
+    pub fn prefetch(&self, index: u32) {
+        self.slab.prefetch(index);
+    }
+
+    /// How many connections there are.
+    #[inline]
+    pub fn len(&self) -> u32 {
+        self.slab.len()
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    /// How many there may be.
+    #[inline]
+    pub fn capacity(&self) -> u32 {
+        self.slab.capacity()
+    }
+
+    /// All connections. Walks over every place that was ever used.
+    pub fn iter(&self) -> impl Iterator<Item = (ConnId, &T)> {
+        self.slab.iter().map(|(index, generation, conn)| (made(index, generation), conn))
+    }
+}
+
+#[inline]
+fn made(index: u32, generation: u32) -> ConnId {
+    ConnId::new(index, generation).expect("a slab's generation is never 0")
+}
+
+const _: () = assert!(size_of::<Option<ConnId>>() == 8);
+
+#[cfg(test)]
+mod tests;

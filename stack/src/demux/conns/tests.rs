@@ -1,0 +1,25 @@
+use super::*;
+use alloc::boxed::Box;
+
+#[test]
+fn a_stale_handle_is_an_error_and_never_another_connection() {
+    let mut conns = Conns::with_capacity(1);
+    let first = conns.insert_with(|_| Box::new(1)).expect("room");
+    assert_eq!(conns.insert_with(|_| Box::new(9)), None);
+    assert_eq!(conns.remove(first.index()), Some(Box::new(1)));
+    let second = conns.insert_with(|_| Box::new(2)).expect("room");
+    assert_eq!(second.index(), first.index());
+    assert_eq!((conns.get(first), conns.get(second)), (None, Some(&Box::new(2))));
+    assert_eq!(conns.id_at(second.index()), Some(second));
+    assert!(conns.get_mut(first).is_none());
+}
+
+#[test]
+fn a_handle_survives_the_way_through_a_number() {
+    let mut conns = Conns::with_capacity(1);
+    let mut told = None;
+    let id = conns.insert_with(|id| Box::new(told.insert(id).index())).expect("room");
+    assert_eq!(told, Some(id));
+    assert_eq!(ConnId::from_bits(id.to_bits()), Some(id));
+    assert_eq!(ConnId::from_bits(7), None);
+}
