@@ -49,7 +49,7 @@ impl Steering {
     /// [`SteeringError::NoPrivilege`], [`SteeringError::KernelTooOld`], [`SteeringError::NoMemory`], or
     /// [`SteeringError::Verifier`] with the kernel's log.
     pub fn load() -> Result<Self, SteeringError> {
-        // Linux 5.18 knows packets that span buffers; before it, the same program without them.
+        // The second is for kernels before 5.18: single-buffer packets, and it needs CAP_PERFMON.
         Self::load_first_of(&[FRAGS, LINEAR])
     }
 
@@ -227,7 +227,10 @@ pub struct Counters {
 #[non_exhaustive]
 pub enum SteeringError {
     /// The process may not load or attach XDP programs.
-    #[error("no privilege for {doing}: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW")]
+    #[error(
+        "no privilege for {doing}: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW, before Linux 5.18 \
+         CAP_PERFMON too"
+    )]
     NoPrivilege {
         /// What was tried.
         doing: &'static str,
@@ -330,11 +333,17 @@ impl SteeringError {
     }
 
     fn load(error: ProgramError) -> Self {
+        let doing = "loading the steering program";
         match error {
             ProgramError::LoadError { io_error, verifier_log } if io_error.raw_os_error() != Some(libc::EPERM) => {
-                Self::Verifier { source: io_error, log: verifier_log.to_string() }
+                let log = verifier_log.to_string();
+                // How the verifier says that it would be satisfied if CAP_PERFMON were there.
+                if log.contains("prohibited for !root") {
+                    return Self::NoPrivilege { doing };
+                }
+                Self::Verifier { source: io_error, log }
             }
-            error => Self::system("loading the steering program", &error),
+            error => Self::system(doing, &error),
         }
     }
 }

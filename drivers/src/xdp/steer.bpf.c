@@ -73,6 +73,7 @@ enum { XDP_PASS = 2, XDP_REDIRECT = 4 };
 
 static void *(*map_lookup)(void *map, const void *key) = (void *)1;
 static long (*redirect_map)(void *map, u64 key, u64 otherwise) = (void *)51;
+static long (*load_bytes)(struct xdp_md *ctx, u32 offset, void *into, u32 len) = (void *)189; // Linux 5.18
 
 // ---- headers -------------------------------------------------------------------------------------------------------
 
@@ -111,6 +112,24 @@ enum { EXTENSIONS_MAX = 4 };
 
 // ---- the program ---------------------------------------------------------------------------------------------------
 
+struct packet {
+	struct xdp_md *ctx;
+	void *start, *end;
+	int by_helper;
+};
+
+// Copies from an offset known only at run time. Pointing there directly needs CAP_PERFMON, the helper does not.
+INLINE int read(const struct packet *packet, u32 offset, void *into, u32 len)
+{
+	if (packet->by_helper)
+		return load_bytes(packet->ctx, offset, into, len) == 0;
+	void *at = packet->start + offset;
+	if (at + len > packet->end)
+		return 0;
+	__builtin_memcpy(into, at, len);
+	return 1;
+}
+
 INLINE struct claim *claim_on_ipv4(u32 address)
 {
 	struct address key = {{0, 0, NET32(0xffff), address}};
@@ -139,16 +158,22 @@ INLINE enum verdict arp(void *at, void *end)
 	return claim && claim->flags & OWN ? NEIGHBOUR : NOT_OURS;
 }
 
-INLINE enum verdict shared_tcp(const struct claim *claim, void *at, void *end)
+// Directly after a plain IP header, as it nearly always is: no copy.
+INLINE enum verdict plain_tcp(const struct tcp_ports *tcp, const void *end, const struct claim *claim)
 {
-	struct tcp_ports *tcp = at;
 	return WHOLE(tcp, end) && listed(claim, tcp->destination) ? SHARED_ADDRESS : NOT_OURS;
 }
 
-INLINE enum verdict quoted_tcp(const struct claim *claim, void *at, void *end)
+INLINE enum verdict shared_tcp(const struct packet *packet, u32 offset, const struct claim *claim)
 {
-	struct tcp_ports *tcp = at;
-	return WHOLE(tcp, end) && listed(claim, tcp->source) ? SHARED_ADDRESS : NOT_OURS;
+	struct tcp_ports tcp;
+	return read(packet, offset, &tcp, sizeof(tcp)) && listed(claim, tcp.destination) ? SHARED_ADDRESS : NOT_OURS;
+}
+
+INLINE enum verdict quoted_tcp(const struct packet *packet, u32 offset, const struct claim *claim)
+{
+	struct tcp_ports tcp;
+	return read(packet, offset, &tcp, sizeof(tcp)) && listed(claim, tcp.source) ? SHARED_ADDRESS : NOT_OURS;
 }
 
 // Bytes of an IPv4 header; 0 if it says something impossible.
@@ -158,25 +183,24 @@ INLINE u32 ipv4_len(const struct ipv4 *ip)
 	return ip->version_len >> 4 == 4 && len >= sizeof(*ip) ? len : 0;
 }
 
-INLINE enum verdict shared_icmp(const struct claim *claim, u32 to, void *at, void *end)
+INLINE enum verdict shared_icmp(const struct packet *packet, u32 offset, const struct claim *claim, u32 to)
 {
-	struct icmp *icmp = at;
-	struct ipv4 *quoted = (void *)(icmp + 1);
-	if (!WHOLE(quoted, end))
+	struct { struct icmp icmp; struct ipv4 quoted; } error;
+	if (!read(packet, offset, &error, sizeof(error)))
 		return NOT_OURS;
 	// RFC 792: unreachable (and fragmentation needed), time exceeded, parameter problem.
-	if (icmp->type != 3 && icmp->type != 11 && icmp->type != 12)
+	if (error.icmp.type != 3 && error.icmp.type != 11 && error.icmp.type != 12)
 		return NOT_OURS;
-	u32 len = ipv4_len(quoted);
-	if (!len || quoted->source != to || quoted->protocol != TCP || quoted->fragment & OFFSET)
+	u32 len = ipv4_len(&error.quoted);
+	if (!len || error.quoted.source != to || error.quoted.protocol != TCP || error.quoted.fragment & OFFSET)
 		return NOT_OURS;
-	return quoted_tcp(claim, (void *)quoted + len, end);
+	return quoted_tcp(packet, offset + sizeof(error.icmp) + len, claim);
 }
 
-INLINE enum verdict ipv4(void *at, void *end)
+INLINE enum verdict ipv4(const struct packet *packet, u32 offset, void *at)
 {
 	struct ipv4 *ip = at;
-	if (!WHOLE(ip, end))
+	if (!WHOLE(ip, packet->end))
 		return NOT_OURS;
 	struct claim *claim = claim_on_ipv4(ip->destination);
 	if (!claim)
@@ -186,109 +210,115 @@ INLINE enum verdict ipv4(void *at, void *end)
 	u32 len = ipv4_len(ip);
 	if (!len || ip->fragment & MORE_OR_OFFSET)
 		return NOT_OURS;
+	if (ip->protocol == TCP && len == sizeof(*ip))
+		return plain_tcp((void *)(ip + 1), packet->end, claim);
 	if (ip->protocol == TCP)
-		return shared_tcp(claim, at + len, end);
+		return shared_tcp(packet, offset + len, claim);
 	if (ip->protocol == ICMP)
-		return shared_icmp(claim, ip->destination, at + len, end);
+		return shared_icmp(packet, offset + len, claim, ip->destination);
 	return NOT_OURS;
 }
 
 // Steps over the few extension headers that may precede TCP and ICMPv6 (RFC 8200 §4.1); a fragment header ends it.
-INLINE u8 upper_layer(const struct ipv6 *ip, void **at, void *end)
+INLINE u8 upper_layer(const struct packet *packet, u32 *offset, u8 next)
 {
-	u8 next = ip->next;
-	*at = (void *)(ip + 1);
 #pragma unroll
 	for (int i = 0; i < EXTENSIONS_MAX; i++) {
-		struct extension *extension = *at;
+		struct extension extension;
 		if (next != HOP_BY_HOP && next != ROUTING && next != DESTINATION_OPTIONS)
 			break;
-		if (!WHOLE(extension, end))
+		if (!read(packet, *offset, &extension, sizeof(extension)))
 			break;
-		next = extension->next;
-		*at += (extension->len + 1) * 8;
+		next = extension.next;
+		*offset += (extension.len + 1) * 8;
 	}
 	return next;
 }
 
-INLINE enum verdict shared_icmpv6(const struct claim *claim, const struct address *to, void *at, void *end)
+INLINE enum verdict
+shared_icmpv6(const struct packet *packet, u32 offset, const struct claim *claim, const struct address *to)
 {
-	struct icmp *icmp = at;
-	struct ipv6 *quoted = (void *)(icmp + 1);
-	if (!WHOLE(quoted, end))
+	struct { struct icmp icmp; struct ipv6 quoted; } error;
+	if (!read(packet, offset, &error, sizeof(error)))
 		return NOT_OURS;
 	// RFC 4443 §2.1: unreachable, too big, time exceeded, parameter problem.
-	if (icmp->type < 1 || icmp->type > 4)
+	if (error.icmp.type < 1 || error.icmp.type > 4)
 		return NOT_OURS;
-	if (quoted->source.word[0] != to->word[0] || quoted->source.word[1] != to->word[1] ||
-	    quoted->source.word[2] != to->word[2] || quoted->source.word[3] != to->word[3])
+	const struct address *from = &error.quoted.source;
+	if (from->word[0] != to->word[0] || from->word[1] != to->word[1] || from->word[2] != to->word[2] ||
+	    from->word[3] != to->word[3])
 		return NOT_OURS;
-	return upper_layer(quoted, &at, end) == TCP ? quoted_tcp(claim, at, end) : NOT_OURS;
+	offset += sizeof(error);
+	return upper_layer(packet, &offset, error.quoted.next) == TCP ? quoted_tcp(packet, offset, claim) : NOT_OURS;
 }
 
 // RFC 4861 §4.3, §4.4: a solicitation or advertisement about our address, sent to a multicast group.
-INLINE enum verdict multicast_neighbour(const struct ipv6 *ip, void *end)
+INLINE enum verdict multicast_neighbour(const struct packet *packet, u32 offset, u8 next)
 {
-	void *at;
-	if (upper_layer(ip, &at, end) != ICMPV6)
+	struct { struct icmp icmp; struct address target; } about;
+	if (upper_layer(packet, &offset, next) != ICMPV6 || !read(packet, offset, &about, sizeof(about)))
 		return NOT_OURS;
-	struct icmp *icmp = at;
-	struct address *target = (void *)(icmp + 1);
-	if (!WHOLE(target, end) || (icmp->type != 135 && icmp->type != 136))
+	if (about.icmp.type != 135 && about.icmp.type != 136)
 		return NOT_OURS;
-	struct claim *claim = claim_on_ipv6(target);
+	struct claim *claim = claim_on_ipv6(&about.target);
 	return claim && claim->flags & OWN ? NEIGHBOUR : NOT_OURS;
 }
 
-INLINE enum verdict ipv6(void *at, void *end)
+INLINE enum verdict ipv6(const struct packet *packet, u32 offset, void *at)
 {
 	struct ipv6 *ip = at;
-	if (!WHOLE(ip, end))
+	if (!WHOLE(ip, packet->end))
 		return NOT_OURS;
+	offset += sizeof(*ip);
 	if ((ip->destination.word[0] & NET32(0xff000000)) == NET32(0xff000000))
-		return multicast_neighbour(ip, end);
+		return multicast_neighbour(packet, offset, ip->next);
 	struct claim *claim = claim_on_ipv6(&ip->destination);
 	if (!claim)
 		return NOT_OURS;
 	if (claim->flags & OWN)
 		return OWN_ADDRESS;
-	u8 protocol = upper_layer(ip, &at, end);
+	if (ip->next == TCP)
+		return plain_tcp((void *)(ip + 1), packet->end, claim);
+	u8 protocol = upper_layer(packet, &offset, ip->next);
 	if (protocol == TCP)
-		return shared_tcp(claim, at, end);
+		return shared_tcp(packet, offset, claim);
 	if (protocol == ICMPV6)
-		return shared_icmpv6(claim, &ip->destination, at, end);
+		return shared_icmpv6(packet, offset, claim, &ip->destination);
 	return NOT_OURS;
 }
 
-INLINE enum verdict judge(void *at, void *end)
+INLINE enum verdict judge(const struct packet *packet)
 {
-	struct ethernet *ethernet = at;
-	if (!WHOLE(ethernet, end))
+	struct ethernet *ethernet = packet->start;
+	if (!WHOLE(ethernet, packet->end))
 		return NOT_OURS;
 	u16 type = ethernet->type;
-	at = ethernet + 1;
+	void *at = ethernet + 1;
+	u32 offset = sizeof(*ethernet); // of `at`, where it is needed as a number
 	if (type == TYPE_VLAN) {
 		struct vlan *vlan = at;
-		if (!WHOLE(vlan, end))
+		if (!WHOLE(vlan, packet->end))
 			return NOT_OURS;
 		type = vlan->type;
 		at = vlan + 1;
+		offset += sizeof(*vlan);
 	}
 	switch (type) {
 	case TYPE_ARP:
-		return arp(at, end);
+		return arp(at, packet->end);
 	case TYPE_IPV4:
-		return ipv4(at, end);
+		return ipv4(packet, offset, at);
 	case TYPE_IPV6:
-		return ipv6(at, end);
+		return ipv6(packet, offset, at);
 	default:
 		return NOT_OURS;
 	}
 }
 
-INLINE int steer(struct xdp_md *ctx)
+INLINE int steer(struct xdp_md *ctx, int by_helper)
 {
-	u32 verdict = judge((void *)(long)ctx->data, (void *)(long)ctx->data_end);
+	struct packet packet = {ctx, (void *)(long)ctx->data, (void *)(long)ctx->data_end, by_helper};
+	u32 verdict = judge(&packet);
 	int action = XDP_PASS;
 	if (verdict != NOT_OURS) {
 		action = redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
@@ -301,9 +331,9 @@ INLINE int steer(struct xdp_md *ctx)
 	return action;
 }
 
-// Linux 5.18 and later: also packets that span several buffers.
-SECTION("xdp.frags") int steer_frags(struct xdp_md *ctx) { return steer(ctx); }
+// Linux 5.18 and later: packets may span several buffers.
+SECTION("xdp.frags") int steer_frags(struct xdp_md *ctx) { return steer(ctx, 1); }
 
-SECTION("xdp") int steer_linear(struct xdp_md *ctx) { return steer(ctx); }
+SECTION("xdp") int steer_linear(struct xdp_md *ctx) { return steer(ctx, 0); }
 
 char licence[] SECTION("license") = "MIT OR Apache-2.0";
