@@ -75,8 +75,7 @@ impl Region {
         let len = (frames.max(1) as usize * size.bytes()).next_multiple_of(2 << 20);
         let flags = MapFlags::PRIVATE | MapFlags::HUGETLB | MapFlags::HUGE_2MB | MapFlags::POPULATE;
         // SAFETY: a new anonymous mapping at an address that the kernel chooses overlaps nothing.
-        let base =
-            unsafe { mmap_anonymous(core::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags)? };
+        let base = unsafe { mmap_anonymous(core::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags)? };
         let base = NonNull::new(base.cast()).expect("mmap does not map the null page");
         Ok(Region::over(base, frames, size, Memory::Mapped(len)))
     }
@@ -132,6 +131,11 @@ impl Region {
         // SAFETY: the frame is on a fill ring, its only Desc is borrowed exclusively here, and the packet fits.
         unsafe { core::ptr::copy_nonoverlapping(packet.as_ptr(), self.at(desc.index).add(HEADROOM), packet.len()) }
         true
+    }
+
+    /// For drivers: a frame was posted to receive into, and its pool is gone.
+    pub(crate) fn abandon(&self, desc: Desc) {
+        self.hand_over(desc.index, FILL, FREE);
     }
 
     fn at(&self, index: u32) -> *mut u8 {

@@ -3,7 +3,7 @@
 //! The bottom of the house: who owns a packet's memory ([`frame`]), how packets move in bulk ([`burst`]), what a device
 //! is ([`driver`]), and the devices: an in-memory [`wire`], TAP and AF_XDP, with middleware to record and to impair.
 //! All `unsafe` of the data path is in this crate; the protocol code above contains none.
-#![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(not(any(feature = "std", test)), no_std)]
 
 extern crate alloc;
 
@@ -11,5 +11,8 @@ pub mod burst;
 pub mod driver;
 pub mod frame;
 pub mod prefetch;
+pub mod ring;
+pub mod toeplitz;
+pub mod wire;
 #[cfg(feature = "xdp")]
 pub mod xdp;

@@ -1,0 +1,297 @@
+//! A bounded ring between one producer and one consumer. Values move; nothing is locked and nothing is compared and swapped.
+//!
+//! Each side keeps its own index and a copy of the other's, and looks at the other's only when the copy says full or empty.
+//! Values pushed are seen by the consumer after [`publish`](Producer::publish), and the room of values popped by the producer
+//! after [`release`](Consumer::release): a burst costs one store to shared memory, whatever its length.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+use core::mem::{ManuallyDrop, MaybeUninit};
+
+use self::sync::{AtomicBool, AtomicU32, Ordering, UnsafeCell};
+
+/// A ring for at least `len` values: the next power of two. Panics above 2^31.
+pub fn ring<T: Send>(len: u32) -> (Producer<T>, Consumer<T>) {
+    let slots = (0..len.max(1).next_power_of_two()).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+    let shared =
+        Arc::new(Shared { head: Padded::default(), tail: Padded::default(), closed: Padded::default(), slots });
+    let other = ManuallyDrop::new(Arc::clone(&shared));
+    (
+        Producer { shared: ManuallyDrop::new(shared), tail: 0, published: 0, head_seen: 0 },
+        Consumer { shared: other, head: 0, released: 0, tail_seen: 0 },
+    )
+}
+
+/// The side that puts values in.
+pub struct Producer<T: Send> {
+    shared: ManuallyDrop<Arc<Shared<T>>>,
+    tail: u32,
+    published: u32,
+    head_seen: u32,
+}
+
+impl<T: Send> Producer<T> {
+    /// How many values fit now.
+    #[inline]
+    pub fn room(&mut self) -> usize {
+        self.head_seen = self.shared.head.0.load(Ordering::Acquire);
+        self.shared.slots.len() - self.tail.wrapping_sub(self.head_seen) as usize
+    }
+
+    /// Puts a value in, to be seen after [`publish`](Self::publish). Gives it back when the ring is full.
+    #[inline]
+    pub fn push(&mut self, value: T) -> Result<(), T> {
+        if self.tail.wrapping_sub(self.head_seen) as usize == self.shared.slots.len() && self.room() == 0 {
+            return Err(value);
+        }
+        // SAFETY: head ≤ tail < head + slots, so the consumer has released this slot (the acquire load in `room`) and does not
+        // look at it before the tail is published.
+        unsafe { self.shared.slot(self.tail).with_mut(|slot| (*slot).write(value)) };
+        self.tail = self.tail.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Puts in values until there are no more or the ring is full, and publishes them; says how many.
+    pub fn push_burst(&mut self, values: impl IntoIterator<Item = T>) -> usize {
+        let room = self.room();
+        let first = self.tail;
+        for value in values.into_iter().take(room) {
+            let _ = self.push(value);
+        }
+        self.publish();
+        self.tail.wrapping_sub(first) as usize
+    }
+
+    /// Shows the consumer all that was pushed.
+    #[inline]
+    pub fn publish(&mut self) {
+        if self.published != self.tail {
+            self.published = self.tail;
+            self.shared.tail.0.store(self.tail, Ordering::Release);
+        }
+    }
+
+    /// The consumer is gone: what is pushed is never popped.
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.0.load(Ordering::Acquire)
+    }
+
+    /// Leaves. Of the two sides, exactly the one that leaves last gets what is still in the ring.
+    pub fn close(self) -> Option<Leftover<T>> {
+        ManuallyDrop::new(self).leave()
+    }
+
+    fn leave(&mut self) -> Option<Leftover<T>> {
+        self.publish();
+        // SAFETY: taken once, since `close` forgets self and nothing is used after drop.
+        Shared::leave(unsafe { ManuallyDrop::take(&mut self.shared) })
+    }
+}
+
+impl<T: Send> Drop for Producer<T> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// The side that takes values out, in the order in which they were put in.
+pub struct Consumer<T: Send> {
+    shared: ManuallyDrop<Arc<Shared<T>>>,
+    head: u32,
+    released: u32,
+    tail_seen: u32,
+}
+
+impl<T: Send> Consumer<T> {
+    /// How many values can be popped at least; looks for new ones only when there are none.
+    #[inline]
+    pub fn ready(&mut self) -> usize {
+        if self.tail_seen == self.head {
+            self.tail_seen = self.shared.tail.0.load(Ordering::Acquire);
+        }
+        self.tail_seen.wrapping_sub(self.head) as usize
+    }
+
+    /// Takes the oldest value out; its room is the producer's after [`release`](Self::release).
+    #[inline]
+    pub fn pop(&mut self) -> Option<T> {
+        if self.ready() == 0 {
+            return None;
+        }
+        // SAFETY: head < tail, so the producer has written this slot and published it (the acquire load in `ready`), and does not
+        // write it again before the head is released. It is read once: the head moves past it.
+        let value = unsafe { self.shared.slot(self.head).with_mut(|slot| (*slot).assume_init_read()) };
+        self.head = self.head.wrapping_add(1);
+        Some(value)
+    }
+
+    /// Takes out up to `max` values; their room is released when the iterator is dropped.
+    pub fn pop_burst(&mut self, max: usize) -> PopBurst<'_, T> {
+        PopBurst { left: self.ready().min(max), consumer: self }
+    }
+
+    /// Gives the room of all that was popped to the producer.
+    #[inline]
+    pub fn release(&mut self) {
+        if self.released != self.head {
+            self.released = self.head;
+            self.shared.head.0.store(self.head, Ordering::Release);
+        }
+    }
+
+    /// The producer is gone: what is not [`ready`](Self::ready) after this was seen will never be.
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.0.load(Ordering::Acquire)
+    }
+
+    /// Leaves. Of the two sides, exactly the one that leaves last gets what is still in the ring.
+    pub fn close(self) -> Option<Leftover<T>> {
+        ManuallyDrop::new(self).leave()
+    }
+
+    fn leave(&mut self) -> Option<Leftover<T>> {
+        self.release();
+        // SAFETY: taken once, since `close` forgets self and nothing is used after drop.
+        Shared::leave(unsafe { ManuallyDrop::take(&mut self.shared) })
+    }
+}
+
+impl<T: Send> Drop for Consumer<T> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Values on their way out of a ring.
+pub struct PopBurst<'a, T: Send> {
+    consumer: &'a mut Consumer<T>,
+    left: usize,
+}
+
+impl<T: Send> Iterator for PopBurst<'_, T> {
+    type Item = T;
+
+    #[inline]
+    fn next(&mut self) -> Option<T> {
+        self.left = self.left.checked_sub(1)?;
+        self.consumer.pop()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<T: Send> Drop for PopBurst<'_, T> {
+    fn drop(&mut self) {
+        self.consumer.release();
+    }
+}
+
+/// What was in a ring when both sides had left.
+pub struct Leftover<T: Send> {
+    shared: Shared<T>,
+}
+
+impl<T: Send> Iterator for Leftover<T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        self.shared.take_oldest()
+    }
+}
+
+impl<T: Send> fmt::Debug for Producer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Producer(at {} of {})", self.tail, self.shared.slots.len())
+    }
+}
+
+impl<T: Send> fmt::Debug for Consumer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Consumer(at {} of {})", self.head, self.shared.slots.len())
+    }
+}
+
+struct Shared<T> {
+    /// The next slot to pop, written by the consumer.
+    head: Padded<AtomicU32>,
+    /// The next slot to push, written by the producer.
+    tail: Padded<AtomicU32>,
+    /// One side has left.
+    closed: Padded<AtomicBool>,
+    slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+}
+
+// SAFETY: a slot is the consumer's from head to tail and the producer's otherwise, and both indices are handed over with
+// release and acquire, so each slot has one user at a time. Values cross threads, hence `T: Send`.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    #[inline(always)]
+    fn slot(&self, index: u32) -> &UnsafeCell<MaybeUninit<T>> {
+        let slot = index as usize & (self.slots.len() - 1);
+        // SAFETY: the number of slots is a power of two and not zero, so the mask keeps it inside.
+        unsafe { self.slots.get_unchecked(slot) }
+    }
+
+    fn leave(this: Arc<Shared<T>>) -> Option<Leftover<T>>
+    where
+        T: Send,
+    {
+        this.closed.0.store(true, Ordering::Release);
+        Some(Leftover { shared: Arc::into_inner(this)? })
+    }
+
+    fn take_oldest(&mut self) -> Option<T> {
+        let head = self.head.0.load(Ordering::Relaxed);
+        if head == self.tail.0.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.head.0.store(head.wrapping_add(1), Ordering::Relaxed);
+        // SAFETY: head < tail, so the slot is written and not yet read; `self` is borrowed exclusively and the head is past it now.
+        Some(unsafe { self.slot(head).with_mut(|slot| (*slot).assume_init_read()) })
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        while self.take_oldest().is_some() {}
+    }
+}
+
+/// Two cache lines for itself: processors fetch them in pairs.
+#[derive(Default)]
+#[repr(align(128))]
+struct Padded<T>(T);
+
+#[cfg(not(all(test, loom)))]
+mod sync {
+    pub(super) use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    /// The shape of loom's cell.
+    pub(super) struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(super) fn new(value: T) -> UnsafeCell<T> {
+            UnsafeCell(core::cell::UnsafeCell::new(value))
+        }
+
+        #[inline(always)]
+        pub(super) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod sync {
+    pub(super) use loom::cell::UnsafeCell;
+    pub(super) use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,525 @@
+//! An in-memory wire: two ends joined by rings. Each end behaves as a network card with any number of queues.
+//!
+//! A receiving queue posts free frames; a sender copies each packet into a posted frame, as a card's DMA would, and is done
+//! with its own at once. Every sending queue has a pair of rings to every receiving queue, so that no queue is shared and
+//! nothing is compared and swapped. Both ends may be driven by one thread or by many.
+//!
+//! When the receiver has posted no frame the packet waits in the sender's burst, because the wire is
+//! [lossless](Config::lossless) by default: a slow reader then slows the sender and costs no retransmission, as is wanted
+//! between parts of one program. Turn it off to get a card's behaviour: the packet is lost and counted. An end that is gone
+//! receives nothing; what is sent to it is lost, counted at the sender, and never waits.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::burst::{RxBurst, TxBurst};
+use crate::driver::{Caps, Driver, DriverStats, Port, Queue, Rss};
+use crate::frame::{Desc, FramePool, FrameSize, HEADROOM, Region};
+use crate::ring::{Consumer, Producer, ring};
+use crate::toeplitz::Toeplitz;
+
+/// One end of a wire: how it receives, and how much memory it has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Ethernet address. By default 02:00:00:00:00:0a for the first end and 02:00:00:00:00:0b for the second.
+    pub mac: Option<[u8; 6]>,
+    /// Largest IP packet, in bytes.
+    pub mtu: u16,
+    /// How many queues, one a worker.
+    pub queues: u16,
+    /// Frames of each queue's pool.
+    pub frames_per_queue: u32,
+    /// Size of each frame.
+    pub frame_size: FrameSize,
+    /// How many packets may be on their way from one queue to another. Rounded up to a power of two. No more than half of a
+    /// queue's frames is ever posted.
+    pub ring_len: u32,
+    /// What is sent here waits at the sender while no frame is posted; otherwise it is lost and counted here.
+    pub lossless: bool,
+    /// How the queue of an arriving packet is chosen.
+    pub spread: Spread,
+    /// Tells the stack that arriving checksums need no check. Off, so that both ends do the work they do on a plain card.
+    pub rx_checksum: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            mac: None,
+            mtu: 1500,
+            queues: 1,
+            frames_per_queue: 4096,
+            frame_size: FrameSize::Small,
+            ring_len: 256,
+            lossless: true,
+            spread: Spread::ByRss(None),
+            rx_checksum: false,
+        }
+    }
+}
+
+/// How the queue of an arriving packet is chosen. A single queue needs no choice and costs none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Spread {
+    /// Receive-side scaling: by the Toeplitz hash. `None`: symmetric, dealt out evenly.
+    ByRss(Option<Rss>),
+    /// Each packet to the next queue, so that most segments arrive away from their connection's core.
+    RoundRobin,
+}
+
+/// A configuration that cannot work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Error {
+    /// The port was opened for another number of queues.
+    #[error(
+        "the wire's end has {configured} queues and {wanted} are wanted: set `wire::Config::queues` to the number of workers"
+    )]
+    Queues {
+        /// What the configuration says.
+        configured: u16,
+        /// What `open` was asked for.
+        wanted: usize,
+    },
+    /// An end without queues.
+    #[error("a wire's end needs at least one queue: set `wire::Config::queues`")]
+    NoQueue,
+    /// A packet of this MTU does not fit into a frame.
+    #[error(
+        "an MTU of {mtu} needs {needed} bytes a frame and there are {frame}: use `FrameSize::Large` or a smaller MTU"
+    )]
+    Mtu {
+        /// What the configuration says.
+        mtu: u16,
+        /// Headroom, link header and packet, in bytes.
+        needed: usize,
+        /// What a frame holds, in bytes.
+        frame: usize,
+    },
+    /// A frame is posted for each sending queue, and as many are left to send.
+    #[error("{frames} frames a queue: at least {needed} are needed, and no more than 2^31 in all")]
+    Frames {
+        /// What the configuration says.
+        frames: u32,
+        /// Two for each queue of the other end.
+        needed: u32,
+    },
+    /// The indirection table is empty or names a queue that is not there.
+    #[error("the RSS table must not be empty, and each of its entries less than {queues}, the number of queues")]
+    RssTable {
+        /// What the configuration says.
+        queues: u16,
+    },
+}
+
+/// A wire whose two ends are [opened](Port::open) by their runtimes. `a` says how the first end receives, `b` the second.
+pub fn ports(a: Config, b: Config) -> (WirePort, WirePort) {
+    if let Err(error) = a.check(b.queues).and(b.check(a.queues)) {
+        return (WirePort { queues: Err(error) }, WirePort { queues: Err(error) });
+    }
+    let (mut queues_a, mut queues_b) = (a.queues(MAC_A, &b), b.queues(MAC_B, &a));
+    for queue_a in &mut queues_a {
+        for queue_b in &mut queues_b {
+            connect(queue_a, queue_b, &b, a.queues);
+            connect(queue_b, queue_a, &a, b.queues);
+        }
+    }
+    (WirePort { queues: Ok(queues_a) }, WirePort { queues: Ok(queues_b) })
+}
+
+/// A wire with one queue at each end, both driven by this thread. Panics if the configuration cannot work.
+pub fn pair(config: Config) -> (WireDriver, WireDriver) {
+    let config = Config { mac: None, queues: 1, ..config };
+    let (a, b) = ports(config.clone(), config);
+    let start = |port: WirePort| port.open(1).and_then(|mut queues| queues.remove(0).start());
+    match (start(a), start(b)) {
+        (Ok(a), Ok(b)) => (a, b),
+        (Err(error), _) | (_, Err(error)) => panic!("{error}"),
+    }
+}
+
+impl Config {
+    fn check(&self, senders: u16) -> Result<(), Error> {
+        if self.queues == 0 {
+            return Err(Error::NoQueue);
+        }
+        let needed = HEADROOM + LINK_HEADER_MAX + self.mtu as usize;
+        if needed > self.frame_size.bytes() {
+            return Err(Error::Mtu { mtu: self.mtu, needed, frame: self.frame_size.bytes() });
+        }
+        let frames = self.frames_per_queue;
+        if self.posted_target(senders) == 0 || frames as u64 * self.queues as u64 > 1 << 31 {
+            return Err(Error::Frames { frames, needed: 2 * senders as u32 });
+        }
+        match &self.spread {
+            Spread::ByRss(Some(rss)) if rss.table.is_empty() || rss.table.iter().any(|&queue| queue >= self.queues) => {
+                Err(Error::RssTable { queues: self.queues })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Frames that a queue keeps posted for each of the queues that send to it.
+    fn posted_target(&self, senders: u16) -> u32 {
+        self.ring_len.max(1).min(self.frames_per_queue / 2 / senders.max(1) as u32)
+    }
+
+    fn rss(&self) -> Option<Rss> {
+        match &self.spread {
+            Spread::ByRss(rss) => Some(rss.clone().unwrap_or_else(|| Rss::symmetric(self.queues))),
+            Spread::RoundRobin => None,
+        }
+    }
+
+    fn queues(&self, mac: [u8; 6], other: &Config) -> Vec<WireQueue> {
+        let frames = self.frames_per_queue;
+        let region = Region::new(frames * self.queues as u32, self.frame_size);
+        let queue = |queue: u16| WireQueue {
+            region: region.clone(),
+            share: frames * queue as u32..frames * (queue as u32 + 1),
+            caps: Caps {
+                mac: self.mac.unwrap_or(mac),
+                mtu: self.mtu,
+                queue,
+                queues: self.queues,
+                tx_checksum: false,
+                rx_checksum: self.rx_checksum,
+                rss: self.rss(),
+            },
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+            choice: match other.rss() {
+                Some(rss) => Choice::ByRss(Toeplitz::new(&rss.key), rss),
+                None => Choice::RoundRobin(0),
+            },
+        };
+        (0..self.queues).map(queue).collect()
+    }
+}
+
+/// Lets one queue send to another, which receives as `config` says from each of `senders` queues.
+fn connect(from: &mut WireQueue, to: &mut WireQueue, config: &Config, senders: u16) {
+    let posted_target = config.posted_target(senders);
+    let (fill, posted) = ring(posted_target);
+    let (filled, rx) = ring(posted_target);
+    let lost = Arc::new(AtomicU64::new(0));
+    let refill_at = posted_target - REFILL_BATCH.min(posted_target.div_ceil(2));
+    to.incoming.push(Incoming { fill, rx, posted: 0, posted_target, refill_at, lost: lost.clone() });
+    from.outgoing.push(Outgoing {
+        posted,
+        filled,
+        region: to.region.clone(),
+        packet_max: config.mtu as usize + LINK_HEADER_MAX,
+        lossless: config.lossless,
+        lost,
+    });
+}
+
+/// One end of a wire.
+#[derive(Debug)]
+pub struct WirePort {
+    queues: Result<Vec<WireQueue>, Error>,
+}
+
+impl WirePort {
+    /// The memory of this end, `None` if the configuration cannot work.
+    pub fn region(&self) -> Option<&Arc<Region>> {
+        Some(&self.queues.as_ref().ok()?.first()?.region)
+    }
+}
+
+impl Port for WirePort {
+    type Queue = WireQueue;
+
+    fn open(self, count: usize) -> Result<Vec<WireQueue>, Error> {
+        let queues = self.queues?;
+        match queues.len() == count {
+            true => Ok(queues),
+            false => Err(Error::Queues { configured: queues.len() as u16, wanted: count }),
+        }
+    }
+}
+
+/// One queue of an end, on its way to its thread.
+#[derive(Debug)]
+pub struct WireQueue {
+    region: Arc<Region>,
+    share: Range<u32>,
+    caps: Caps,
+    incoming: Vec<Incoming>,
+    outgoing: Vec<Outgoing>,
+    choice: Choice,
+}
+
+impl Queue for WireQueue {
+    type Driver = WireDriver;
+    type Error = Error;
+
+    fn start(mut self) -> Result<WireDriver, Error> {
+        let pool = FramePool::new(self.region.clone(), self.share.clone());
+        for incoming in &mut self.incoming {
+            incoming.post(&pool);
+        }
+        let packet_max = self.caps.mtu as usize + LINK_HEADER_MAX;
+        Ok(WireDriver {
+            queue: self,
+            pool,
+            packet_max,
+            next_in: 0,
+            rx_packets: 0,
+            tx_packets: 0,
+            tx_invalid: 0,
+            tx_lost: 0,
+        })
+    }
+}
+
+impl Drop for WireQueue {
+    fn drop(&mut self) {
+        for outgoing in self.outgoing.drain(..) {
+            outgoing.close();
+        }
+    }
+}
+
+/// One queue of an end.
+#[derive(Debug)]
+pub struct WireDriver {
+    queue: WireQueue,
+    pool: FramePool,
+    packet_max: usize,
+    /// The sender that is served first: they take turns.
+    next_in: usize,
+    rx_packets: u64,
+    tx_packets: u64,
+    tx_invalid: u64,
+    tx_lost: u64,
+}
+
+impl WireDriver {
+    /// Packets sent when the other end was gone.
+    pub fn tx_lost(&self) -> u64 {
+        self.tx_lost
+    }
+
+    /// Copies packets to the other end until one has to wait; says how many it is done with.
+    #[inline]
+    fn send(&mut self, descs: &[Desc]) -> usize {
+        let WireQueue { choice, outgoing, .. } = &mut self.queue;
+        for (done, desc) in descs.iter().enumerate() {
+            let packet = self.pool.region().bytes(desc);
+            if packet.len() < LINK_HEADER_MIN || packet.len() > self.packet_max {
+                self.tx_invalid += 1;
+                continue;
+            }
+            let carried = match outgoing.len() {
+                1 => outgoing[0].carry(packet),
+                _ => choice.carry(packet, outgoing),
+            };
+            match carried {
+                Carried::There => self.tx_packets += 1,
+                Carried::Lost => {}
+                Carried::Nowhere => self.tx_lost += 1,
+                Carried::NotYet => return done,
+            }
+        }
+        descs.len()
+    }
+}
+
+impl Driver for WireDriver {
+    fn caps(&self) -> &Caps {
+        &self.queue.caps
+    }
+
+    fn pool(&self) -> &FramePool {
+        &self.pool
+    }
+
+    #[inline]
+    fn rx_burst(&mut self, rx: &mut RxBurst) {
+        let before = rx.len();
+        let (last, first) = self.queue.incoming.split_at_mut(self.next_in);
+        for incoming in first.iter_mut().chain(last) {
+            incoming.receive(&self.pool, rx);
+        }
+        self.next_in = if self.next_in + 1 < self.queue.incoming.len() { self.next_in + 1 } else { 0 };
+        self.rx_packets += (rx.len() - before) as u64;
+    }
+
+    #[inline]
+    fn tx_burst(&mut self, tx: &mut TxBurst) {
+        if tx.is_empty() {
+            return;
+        }
+        let done = self.send(tx.descs());
+        for outgoing in &mut self.queue.outgoing {
+            outgoing.filled.publish();
+            outgoing.posted.release();
+        }
+        for desc in tx.drain_front(done) {
+            self.pool.completed(desc.index);
+        }
+    }
+
+    fn flush(&mut self) {}
+
+    fn stats(&self) -> DriverStats {
+        DriverStats {
+            rx_packets: self.rx_packets,
+            tx_packets: self.tx_packets,
+            rx_lost: self.queue.incoming.iter().map(|incoming| incoming.lost.load(Ordering::Relaxed)).sum(),
+            tx_invalid: self.tx_invalid,
+        }
+    }
+}
+
+impl Drop for WireDriver {
+    fn drop(&mut self) {
+        for incoming in self.queue.incoming.drain(..) {
+            incoming.close(&self.pool);
+        }
+    }
+}
+
+/// How a sender chooses the queue that the other end receives a packet on.
+#[derive(Debug)]
+enum Choice {
+    ByRss(Toeplitz, Rss),
+    RoundRobin(usize),
+}
+
+impl Choice {
+    fn carry(&mut self, packet: &[u8], outgoing: &mut [Outgoing]) -> Carried {
+        match self {
+            Choice::ByRss(toeplitz, rss) => {
+                // What has no hash goes to the first queue, as on a card.
+                let queue = toeplitz.of_packet(packet).map_or(0, |hash| rss.queue(hash));
+                outgoing[queue as usize].carry(packet)
+            }
+            Choice::RoundRobin(next) => {
+                let carried = outgoing[*next].carry(packet);
+                if !matches!(carried, Carried::NotYet) {
+                    *next = (*next + 1) % outgoing.len();
+                }
+                carried
+            }
+        }
+    }
+}
+
+/// The receiving side of what comes from one queue of the other end.
+#[derive(Debug)]
+struct Incoming {
+    fill: Producer<Desc>,
+    rx: Consumer<Desc>,
+    /// Frames that are on the two rings.
+    posted: u32,
+    posted_target: u32,
+    refill_at: u32,
+    /// The other side counts here.
+    lost: Arc<AtomicU64>,
+}
+
+impl Incoming {
+    #[inline]
+    fn receive(&mut self, pool: &FramePool, rx: &mut RxBurst) {
+        let count = self.rx.ready().min(rx.remaining_capacity());
+        for _ in 0..count {
+            let desc = self.rx.pop().expect("that many are ready");
+            rx.push(pool.received(desc.index, desc.head, desc.len));
+        }
+        self.rx.release();
+        self.posted -= count as u32;
+        if self.posted <= self.refill_at {
+            self.post(pool);
+        }
+    }
+
+    /// Posts free frames up to the target, as far as there are any.
+    fn post(&mut self, pool: &FramePool) {
+        while self.posted < self.posted_target
+            && let Some(desc) = pool.take_for_fill()
+        {
+            self.fill.push(desc).expect("the ring holds the target");
+            self.posted += 1;
+        }
+        self.fill.publish();
+    }
+
+    /// The frames that nobody can use any more come back; those that the sender still has are freed by it.
+    fn close(mut self, pool: &FramePool) {
+        self.rx.pop_burst(usize::MAX).for_each(|desc| pool.unfill(desc));
+        for leftover in [self.fill.close(), self.rx.close()].into_iter().flatten() {
+            leftover.for_each(|desc| pool.unfill(desc));
+        }
+    }
+}
+
+/// The sending side of what goes to one queue of the other end.
+#[derive(Debug)]
+struct Outgoing {
+    /// Frames of the other end that wait for a packet.
+    posted: Consumer<Desc>,
+    /// Frames of the other end that have one.
+    filled: Producer<Desc>,
+    /// The other end's memory.
+    region: Arc<Region>,
+    packet_max: usize,
+    lossless: bool,
+    /// Counted for the other side; only this one writes it.
+    lost: Arc<AtomicU64>,
+}
+
+enum Carried {
+    There,
+    Lost,
+    /// The other end is gone.
+    Nowhere,
+    /// No frame is posted, and the packet may wait.
+    NotYet,
+}
+
+impl Outgoing {
+    #[inline]
+    fn carry(&mut self, packet: &[u8]) -> Carried {
+        if packet.len() > self.packet_max || self.posted.is_closed() {
+            return self.lose();
+        }
+        let Some(mut desc) = self.posted.pop() else {
+            return if self.lossless { Carried::NotYet } else { self.lose() };
+        };
+        let fits = self.region.write(&mut desc, packet);
+        debug_assert!(fits, "the MTU was checked against the frame size");
+        self.filled.push(desc).expect("the ring holds all that is posted");
+        Carried::There
+    }
+
+    #[cold]
+    fn lose(&mut self) -> Carried {
+        if self.posted.is_closed() {
+            return Carried::Nowhere;
+        }
+        self.lost.store(self.lost.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        Carried::Lost
+    }
+
+    /// If the other end has left already, nobody else can free what is on the rings.
+    fn close(self) {
+        for leftover in [self.posted.close(), self.filled.close()].into_iter().flatten() {
+            leftover.for_each(|desc| self.region.abandon(desc));
+        }
+    }
+}
+
+/// Frames are posted in batches, so that the sender's cache line of the index moves once for many.
+const REFILL_BATCH: u32 = 32;
+const LINK_HEADER_MIN: usize = 14;
+/// With one VLAN tag.
+const LINK_HEADER_MAX: usize = 18;
+const MAC_A: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
+const MAC_B: [u8; 6] = [2, 0, 0, 0, 0, 0x0b];
+
+#[cfg(test)]
+mod tests;
