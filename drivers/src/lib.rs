@@ -12,6 +12,7 @@ pub mod driver;
 pub mod frame;
 pub mod prefetch;
 pub mod ring;
+pub mod simd;
 pub mod toeplitz;
 pub mod wire;
 #[cfg(feature = "xdp")]

@@ -4,6 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use handfast_drivers::prefetch::prefetch;
+use handfast_drivers::simd::matching_bytes;
 
 /// Who owns a flow: a record of one of the life stages' tables, by its index there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -194,24 +195,14 @@ impl Bucket {
     /// The slots that carry this tag.
     #[inline]
     fn slots_with(&self, tag: u8) -> impl Iterator<Item = usize> + use<> {
-        let wanted = u64::from_ne_bytes([tag; 8]);
-        // Bit 8·i stands for slot i of the first word, bit 8·i + 1 for slot i of the second.
-        let first = zero_bytes(self.tags[0] ^ wanted) >> 7;
-        let second = (zero_bytes(self.tags[1] ^ wanted) & (WENT_PAST_ONE - 1)) >> 6;
-        let mut left = first | second;
+        let mut left = matching_bytes(self.tags, tag) & ((1 << SLOTS) - 1);
         core::iter::from_fn(move || {
-            let bit = left.trailing_zeros() as usize;
+            let slot = left.trailing_zeros() as usize;
+            let found = left != 0;
             left &= left.wrapping_sub(1);
-            (bit < 64).then_some(bit / 8 + bit % 8 * 8)
+            found.then_some(slot)
         })
     }
-}
-
-/// The top bit of each byte that is zero.
-#[inline]
-const fn zero_bytes(word: u64) -> u64 {
-    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    !(((word & LOW) + LOW) | word | LOW)
 }
 
 #[inline]

@@ -1,0 +1,142 @@
+//! Who listens: local address and port to listener.
+
+use alloc::vec::Vec;
+
+use super::slab::Slab;
+use crate::wire::address::Address;
+
+/// Names a listener. One that was closed is an error, never another listener.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ListenerId {
+    index: u32,
+    generation: u32,
+}
+
+/// A port that accepts connections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listener {
+    /// Where it listens: one address, every address of a family (`0.0.0.0`, `::`), or everywhere (`None`).
+    pub address: Option<Address>,
+    /// The port.
+    pub port: u16,
+    /// The application's own number for it.
+    pub tag: u32,
+    /// Connections that it has half-open now.
+    pub half_open: u32,
+    /// How many may be half-open.
+    pub half_open_max: u32,
+    /// Connections that are open and that the application has not yet seen.
+    pub queued: u32,
+    /// How many may be waiting for the application.
+    pub queued_max: u32,
+}
+
+/// Why a listener cannot be added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ListenError {
+    /// There is a listener on the same address and port.
+    #[error("this address and port already have a listener: close it first, or listen on another port")]
+    InUse,
+    /// The table is full.
+    #[error("there are as many listeners as the configuration allows: raise the limit or close one")]
+    TooMany,
+}
+
+/// The listeners of a worker. An exact address goes before its family's wildcard, and that before everywhere.
+#[derive(Debug)]
+pub struct Listeners {
+    slab: Slab<Listener>,
+    /// Sorted: the ends of one port lie together. A few are searched in the time of a comparison or two.
+    ends: Vec<(End, u32)>,
+}
+
+impl Listeners {
+    /// Room for up to `capacity` listeners.
+    pub fn with_capacity(capacity: u32) -> Listeners {
+        Listeners { slab: Slab::with_capacity(capacity), ends: Vec::with_capacity(capacity as usize) }
+    }
+
+    /// Adds a listener.
+    ///
+    /// # Errors
+    /// [`ListenError::InUse`] if the very same address and port are taken, [`ListenError::TooMany`] at the limit.
+    pub fn insert(&mut self, listener: Listener) -> Result<ListenerId, ListenError> {
+        let end = (listener.port, Scope::of(listener.address));
+        let Err(at) = self.ends.binary_search_by_key(&end, |(end, _)| *end) else { return Err(ListenError::InUse) };
+        let (index, generation) = self.slab.insert(listener).ok_or(ListenError::TooMany)?;
+        self.ends.insert(at, (end, index));
+        Ok(ListenerId { index, generation })
+    }
+
+    /// The listener for a segment to this address and port.
+    #[inline]
+    pub fn find(&self, local: Address, port: u16) -> Option<ListenerId> {
+        let family = if local.is_v4() { Scope::V4 } else { Scope::V6 };
+        let index = [Scope::One(local), family, Scope::All].into_iter().find_map(|scope| self.index(port, scope))?;
+        Some(ListenerId { index, generation: self.slab.generation(index)? })
+    }
+
+    /// A listener, if it is still there.
+    #[inline]
+    pub fn get(&self, id: ListenerId) -> Option<&Listener> {
+        self.slab.get_checked(id.index, id.generation)
+    }
+
+    /// A listener, to count on, if it is still there. Its address and port stay as they are.
+    #[inline]
+    pub fn get_mut(&mut self, id: ListenerId) -> Option<&mut Listener> {
+        self.slab.get_checked_mut(id.index, id.generation)
+    }
+
+    /// Closes a listener. What it has accepted stays open.
+    pub fn remove(&mut self, id: ListenerId) -> Option<Listener> {
+        self.get(id)?;
+        self.ends.retain(|(_, index)| *index != id.index);
+        self.slab.remove(id.index)
+    }
+
+    /// All listeners.
+    pub fn iter(&self) -> impl Iterator<Item = (ListenerId, &Listener)> {
+        self.slab.iter().map(|(index, generation, listener)| (ListenerId { index, generation }, listener))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> u32 {
+        self.slab.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    #[inline]
+    fn index(&self, port: u16, scope: Scope) -> Option<u32> {
+        let at = self.ends.binary_search_by_key(&(port, scope), |(end, _)| *end).ok()?;
+        Some(self.ends[at].1)
+    }
+}
+
+type End = (u16, Scope);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Scope {
+    One(Address),
+    V4,
+    V6,
+    All,
+}
+
+impl Scope {
+    fn of(address: Option<Address>) -> Scope {
+        match address {
+            None => Scope::All,
+            Some(Address::UNSPECIFIED_V4) => Scope::V4,
+            Some(Address::UNSPECIFIED_V6) => Scope::V6,
+            Some(address) => Scope::One(address),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+use super::*;
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+const LOCAL: Address = Address::v4([10, 0, 0, 1]);
+const REMOTE: Address = Address::v4([10, 0, 0, 2]);
+const SECRET: [u64; 4] = [1, 2, 3, 4];
+
+#[test]
+fn one_destination_walks_through_the_whole_range_before_a_port_comes_back() {
+    for range in [1024..=65_535, 0..=65_535, 40_000..=40_000, 32_768..=32_777] {
+        let count = range.len();
+        let mut ports = Ports::new(SECRET, range.clone());
+        let lap: Vec<u16> = (0..count).map(|_| ports.pick(LOCAL, REMOTE, 80, |_| true).expect("usable")).collect();
+        assert_eq!(lap.iter().copied().collect::<BTreeSet<_>>(), range.collect::<BTreeSet<_>>());
+        // Again in the same order, so each comes back after exactly one lap.
+        assert!(lap.iter().all(|port| ports.pick(LOCAL, REMOTE, 80, |_| true) == Some(*port)));
+    }
+}
+
+#[test]
+fn destinations_start_at_places_of_their_own_that_depend_on_the_secret() {
+    let starts = |secret| -> Vec<u16> {
+        let mut ports = Ports::new(secret, 1024..=65_535);
+        (0..200).map(|n| ports.pick(LOCAL, REMOTE, n, |_| true).expect("usable")).collect()
+    };
+    let (one, other) = (starts(SECRET), starts([4, 3, 2, 1]));
+    assert!(one.iter().collect::<BTreeSet<_>>().len() > 190);
+    assert!(one.iter().zip(&other).filter(|(a, b)| a == b).count() < 5);
+}
+
+#[test]
+fn unusable_ports_are_passed_over_and_a_search_ends() {
+    let mut ports = Ports::new(SECRET, 10_000..=10_099);
+    let picked = ports.pick(LOCAL, REMOTE, 80, |port| port == 10_042);
+    assert_eq!(picked, Some(10_042));
+    let mut probes = BTreeSet::new();
+    assert_eq!(ports.pick(LOCAL, REMOTE, 80, |port| !probes.insert(port)), None);
+    assert_eq!(probes.len(), 100);
+
+    let mut ports = Ports::new(SECRET, 0..=65_535);
+    let mut probes = BTreeSet::new();
+    while ports.pick(LOCAL, REMOTE, 80, |port| !probes.insert(port)).is_none() {}
+    assert_eq!(probes.len(), 65_536, "a search that gave up is continued by the next");
+}
+
+#[test]
+#[expect(clippy::reversed_empty_ranges, reason = "a configuration may say so")]
+fn an_empty_range_gives_no_port() {
+    assert_eq!(Ports::new(SECRET, 2..=1).pick(LOCAL, REMOTE, 80, |_| true), None);
+}

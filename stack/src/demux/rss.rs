@@ -1,0 +1,60 @@
+//! Which worker owns a flow. Every worker computes it alike.
+
+use handfast_drivers::driver::Rss;
+use handfast_drivers::toeplitz::Toeplitz;
+
+use super::flow::FlowKey;
+
+/// The workers' homes: where the packets of each flow are handled.
+#[derive(Clone)]
+pub struct Home {
+    /// `None` if there is a single worker, which owns everything.
+    spread: Option<Spread>,
+}
+
+impl Home {
+    /// Spreads flows over `workers` as the device itself does, if its hash is known, so that packets arrive at home;
+    /// else by a hash that gives both directions of a flow the same worker.
+    pub fn new(workers: u16, rss: Option<&Rss>) -> Home {
+        if workers <= 1 {
+            return Home { spread: None };
+        }
+        let mut rss = rss.filter(|rss| !rss.table.is_empty()).cloned().unwrap_or_else(|| Rss::symmetric(workers));
+        // Queues beyond the workers are served by none: their flows are shared out and steered.
+        rss.table.iter_mut().for_each(|queue| *queue %= workers);
+        let spread = Spread { hash: Toeplitz::new(&rss.key), rss };
+        Home { spread: Some(spread) }
+    }
+
+    /// The worker that owns this flow.
+    #[inline]
+    pub fn of(&self, key: &FlowKey) -> u16 {
+        match &self.spread {
+            None => 0,
+            Some(spread) => spread.of(key),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Spread {
+    hash: Toeplitz,
+    /// Its table is of workers, and never empty.
+    rss: Rss,
+}
+
+impl Spread {
+    /// The device hashes what it receives: the peer is the source.
+    fn of(&self, key: &FlowKey) -> u16 {
+        let FlowKey { local, remote, local_port, remote_port } = *key;
+        let hash = if remote.is_v4() {
+            self.hash.hash_v4(remote.as_v4(), local.as_v4(), remote_port, local_port)
+        } else {
+            self.hash.hash_v6(*remote.octets(), *local.octets(), remote_port, local_port)
+        };
+        self.rss.queue(hash)
+    }
+}
+
+#[cfg(test)]
+mod tests;
