@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod demux;
+pub mod ip;
 pub mod metrics;
 pub mod time;
 pub mod timer_wheel;

@@ -14,7 +14,6 @@ use crate::metrics::DropReason;
 
 /// A received frame, read as far as its transport header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly every packet is the large one")]
 pub enum Packet {
     /// TCP over IPv4 or IPv6.
     Tcp(Net, Segment),
