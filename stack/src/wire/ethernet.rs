@@ -23,19 +23,15 @@ impl Ethernet {
     /// [`DropReason::Truncated`], or [`DropReason::Vlan`] for the reserved VLAN 4095.
     #[inline]
     pub fn parse(frame: &[u8]) -> Result<(Ethernet, usize), DropReason> {
-        let Some(&[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1]) = frame.first_chunk() else {
-            return Err(DropReason::Truncated);
-        };
-        let mut ethernet = Ethernet {
-            dst: Mac([d0, d1, d2, d3, d4, d5]),
-            src: Mac([s0, s1, s2, s3, s4, s5]),
-            vlan: None,
-            ethertype: u16::from_be_bytes([t0, t1]),
-        };
+        let Some((&dst, rest)) = frame.split_first_chunk() else { return Err(DropReason::Truncated) };
+        let Some((&src, rest)) = rest.split_first_chunk() else { return Err(DropReason::Truncated) };
+        let Some((&ethertype, rest)) = rest.split_first_chunk() else { return Err(DropReason::Truncated) };
+        let ethertype = u16::from_be_bytes(ethertype);
+        let mut ethernet = Ethernet { dst: Mac(dst), src: Mac(src), vlan: None, ethertype };
         if ethernet.ethertype != ETHERTYPE_VLAN {
             return Ok((ethernet, HEADER_LEN));
         }
-        let Some(&[c0, c1, t0, t1]) = frame[HEADER_LEN..].first_chunk() else { return Err(DropReason::Truncated) };
+        let Some(&[c0, c1, t0, t1]) = rest.first_chunk() else { return Err(DropReason::Truncated) };
         ethernet.vlan = match u16::from_be_bytes([c0, c1]) & 0xfff {
             0 => None,
             0xfff => return Err(DropReason::Vlan),

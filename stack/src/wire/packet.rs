@@ -37,55 +37,48 @@ pub enum Packet {
 pub fn parse(frame: &[u8], verify_checksums: bool) -> Result<Packet, DropReason> {
     let (ethernet, header_len) = Ethernet::parse(frame)?;
     let link = Link { src_mac: ethernet.src, dst_mac: ethernet.dst, vlan: ethernet.vlan, header_len: header_len as u8 };
-    let (net, protocol) = match ethernet.ethertype {
+    let packet = frame.get(header_len..).ok_or(DropReason::Truncated)?;
+    let ip_offset = u16::from(link.header_len);
+    match ethernet.ethertype {
         ETHERTYPE_IPV4 => {
-            let ip = Ipv4::parse(&frame[header_len..])?;
-            let ip_offset = u16::from(link.header_len);
-            let net = Net {
-                link,
-                src: ip.src,
-                dst: ip.dst,
-                ecn: ip.traffic_class & 3,
-                hop_limit: ip.hop_limit,
-                ip_offset,
-                ip_len: ip.total_len,
-                l4_offset: ip_offset + u16::from(ip.header_len),
-            };
-            (net, ip.protocol)
+            let ip = Ipv4::parse(packet)?;
+            let (src, dst, hop_limit, ip_len) = (ip.src, ip.dst, ip.hop_limit, ip.total_len);
+            let (ecn, l4_offset) = (ip.traffic_class & 3, ip_offset + u16::from(ip.header_len));
+            let net = Net { link, src, dst, ecn, hop_limit, ip_offset, ip_len, l4_offset };
+            match ip.protocol {
+                tcp::PROTOCOL => parse_tcp(frame, net, verify_checksums),
+                icmp::PROTOCOL => Ok(Packet::Icmp(net)),
+                protocol => Ok(Packet::Other(net, protocol)),
+            }
         }
         ETHERTYPE_IPV6 => {
-            let ip = Ipv6::parse(&frame[header_len..])?;
-            let ip_offset = u16::from(link.header_len);
-            let net = Net {
-                link,
-                src: ip.src,
-                dst: ip.dst,
-                ecn: ip.traffic_class & 3,
-                hop_limit: ip.hop_limit,
-                ip_offset,
-                ip_len: ip.total_len,
-                // Within the frame, whose lengths are u16: the drivers' frames are far smaller.
-                l4_offset: ip_offset.checked_add(ip.header_len).ok_or(DropReason::IpHeader)?,
-            };
-            (net, ip.protocol)
-        }
-        ETHERTYPE_ARP => return Ok(Packet::Arp(link, Arp::parse(&frame[header_len..])?)),
-        _ => return Err(DropReason::EtherType),
-    };
-    match (protocol, net.src.is_v4()) {
-        (tcp::PROTOCOL, _) => {
-            let bytes = net.l4(frame);
-            let segment = tcp::parse(bytes)?;
-            if verify_checksums && !tcp::verify_checksum(&net.src, &net.dst, bytes) {
-                return Err(DropReason::TcpChecksum);
+            let ip = Ipv6::parse(packet)?;
+            let (src, dst, hop_limit, ip_len) = (ip.src, ip.dst, ip.hop_limit, ip.total_len);
+            // The headers are inside the frame, whose length is a u16; if it is not, this is no packet of ours.
+            let l4_offset = ip_offset.checked_add(ip.header_len).ok_or(DropReason::IpHeader)?;
+            let net = Net { link, src, dst, ecn: ip.traffic_class & 3, hop_limit, ip_offset, ip_len, l4_offset };
+            match ip.protocol {
+                icmp6::PROTOCOL => Ok(Packet::Icmp6(net)),
+                // Only ICMPv6 may come from `::` (RFC 4291 §2.5.2).
+                _ if src.is_unspecified() => Err(DropReason::BadSource),
+                tcp::PROTOCOL => parse_tcp(frame, net, verify_checksums),
+                protocol => Ok(Packet::Other(net, protocol)),
             }
-            // Only ICMPv6 may come from `::` (RFC 4291 §2.5.2).
-            if net.src.is_unspecified() { Err(DropReason::BadSource) } else { Ok(Packet::Tcp(net, segment)) }
         }
-        (icmp::PROTOCOL, true) => Ok(Packet::Icmp(net)),
-        (icmp6::PROTOCOL, false) => Ok(Packet::Icmp6(net)),
-        (protocol, _) => Ok(Packet::Other(net, protocol)),
+        ETHERTYPE_ARP => Ok(Packet::Arp(link, Arp::parse(packet)?)),
+        _ => Err(DropReason::EtherType),
     }
+}
+
+/// Once for each family: what they have in common afterwards is not worth merging for.
+#[inline(always)]
+fn parse_tcp(frame: &[u8], net: Net, verify_checksums: bool) -> Result<Packet, DropReason> {
+    let bytes = net.l4(frame);
+    let segment = tcp::parse(bytes)?;
+    if verify_checksums && !tcp::verify_checksum(&net.src, &net.dst, bytes) {
+        return Err(DropReason::TcpChecksum);
+    }
+    Ok(Packet::Tcp(net, segment))
 }
 
 /// What the link's header said.
