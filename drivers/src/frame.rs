@@ -414,6 +414,18 @@ impl Frame {
         self.len = self.len.min(n.min(u16::MAX as usize) as u16);
     }
 
+    /// Empties the frame: no data, [`HEADROOM`] before it, as it came from the pool.
+    #[inline]
+    pub fn reset(&mut self) {
+        (self.head, self.len) = (HEADROOM as u16, 0);
+    }
+
+    /// Whether the frame is part of `region`.
+    #[inline]
+    pub fn is_in(&self, region: &Arc<Region>) -> bool {
+        Arc::ptr_eq(&self.inner().region, region)
+    }
+
     /// Keeps the frame for retransmission: it can be sent any number of times until the `Held` is dropped.
     #[inline]
     pub fn hold(self) -> Held {

@@ -4,9 +4,14 @@
 
 extern crate alloc;
 
+pub mod app;
+pub mod config;
 pub mod demux;
 pub mod ip;
 pub mod metrics;
+pub mod stack;
+pub mod tcp;
 pub mod time;
 pub mod timer_wheel;
+pub mod trace;
 pub mod wire;

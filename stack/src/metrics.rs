@@ -75,6 +75,8 @@ counted! {
         NoFrames => "no_frames",
         /// PAWS: an old timestamp (RFC 7323 §5.3).
         PawsFailed => "paws_failed",
+        /// No timestamp although they were agreed (RFC 7323 §3.2).
+        TimestampMissing => "timestamp_missing",
         /// Outside the receive window (RFC 9293 §3.10.7.4, first).
         OutOfWindow => "out_of_window",
         /// An old duplicate: acknowledged again, nothing new in it.
@@ -95,6 +97,8 @@ counted! {
         ReassemblyFull => "reassembly_full",
         /// In order, but beyond the frames or bytes that the connection may keep.
         ReceiveQueueFull => "receive_queue_full",
+        /// A TIME-WAIT that was cut short because the table is full.
+        TimeWaitFull => "time_wait_full",
         /// No route to the destination.
         NoRoute => "no_route",
         /// The neighbour did not answer, or too many packets wait for it.

@@ -25,10 +25,6 @@ pub struct Listener {
     pub half_open: u32,
     /// How many may be half-open.
     pub half_open_max: u32,
-    /// Connections that are open and that the application has not yet seen.
-    pub queued: u32,
-    /// How many may be waiting for the application.
-    pub queued_max: u32,
 }
 
 /// Why a listener cannot be added.

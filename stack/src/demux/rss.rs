@@ -6,7 +6,7 @@ use handfast_drivers::toeplitz::Toeplitz;
 use super::flow::FlowKey;
 
 /// The workers' homes: where the packets of each flow are handled.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Home {
     /// `None` if there is a single worker, which owns everything.
     spread: Option<Spread>,
@@ -36,7 +36,7 @@ impl Home {
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Spread {
     hash: Toeplitz,
     /// Its table is of workers, and never empty.

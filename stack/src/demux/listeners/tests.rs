@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn listener(address: Option<Address>, port: u16, tag: u32) -> Listener {
-    Listener { address, port, tag, half_open: 0, half_open_max: 10, queued: 0, queued_max: 10 }
+    Listener { address, port, tag, half_open: 0, half_open_max: 10 }
 }
 
 const V4: Address = Address::v4([192, 0, 2, 1]);

@@ -1,0 +1,370 @@
+//! Everything of one core, and the straight line of a segment through it:
+//!
+//! ```text
+//! rx → 1 parse → 2 demux → 3 tcp → 4 app → 5 output → tx
+//! ```
+//!
+//! Each stage is a loop over the burst, so that its code stays in the cache while the next stage's memory is being fetched.
+//! Timers, other cores and the application mark connections too; all join at stages 4 and 5, the one output path.
+
+use alloc::vec::Vec;
+
+use arrayvec::ArrayVec;
+use handfast_drivers::burst::{BURST, RxBurst, TxBurst};
+use handfast_drivers::driver::Caps;
+use handfast_drivers::frame::{Desc, Frame, FramePool};
+
+use crate::app::{App, ConnId, Cx};
+use crate::config::{Config, ConfigError};
+use crate::demux::conns::Conns;
+use crate::demux::flow::{FlowHasher, FlowKey};
+use crate::demux::flows::{Flows, Owner};
+use crate::demux::listeners::Listeners;
+use crate::demux::ports::Ports;
+use crate::demux::rss::Home;
+use crate::demux::syn_rcvd::SynRcvds;
+use crate::demux::time_wait::TimeWaits;
+use crate::ip::{Ip, Learned};
+use crate::metrics::{Counter, DropReason, Metrics};
+use crate::tcp::env::Env;
+use crate::tcp::isn::IsnSecret;
+use crate::tcp::tcb::{Bits, Tcb};
+use crate::time::Instant;
+use crate::timer_wheel::TimerWheel;
+use crate::trace::Trace;
+use crate::wire::address::Mac;
+use crate::wire::packet::{self, Net, Packet};
+use crate::wire::tcp::Segment;
+
+mod arrivals;
+mod icmp;
+mod lifecycle;
+mod output;
+
+/// A TCP/IP stack on one core. It has no clock and does no I/O: whoever drives it brings bursts and says what time it is.
+#[derive(Debug)]
+pub struct Stack {
+    config: Config,
+    env: Env,
+    ip: Ip,
+    flows: Flows,
+    hasher: FlowHasher,
+    conns: Conns<Tcb>,
+    half_open: SynRcvds,
+    waiting: TimeWaits,
+    listeners: Listeners,
+    ports: Ports,
+    isn: IsnSecret,
+    wheel: TimerWheel,
+    home: Home,
+    core: u16,
+    tx_checksum: bool,
+    rx_checksum: bool,
+    /// Connections with something for the application.
+    marked: Vec<u32>,
+    /// Connections with something to send.
+    owing: Vec<u32>,
+    /// Segments of other cores' flows.
+    strays: ArrayVec<(u16, Desc), BURST>,
+    /// What the burst's frames were parsed into.
+    arrived: ArrayVec<Arrived, BURST>,
+    trace: Trace,
+    wake_at: Option<Instant>,
+    shutting_down: bool,
+}
+
+/// Random bytes from the operating system: the secrets of one process, the same for all its stacks.
+#[derive(Clone)]
+pub struct Entropy(pub [u8; 64]);
+
+/// A TCP segment between parse and TCP.
+#[derive(Debug)]
+struct Arrived {
+    frame: Frame,
+    net: Net,
+    seg: Segment,
+    hash: u64,
+}
+
+impl Stack {
+    /// A stack on `core` of `cores`, receiving from and sending to a queue with these capabilities.
+    ///
+    /// An Ethernet address of zero or an MTU of 0 in the configuration is replaced by the device's.
+    pub fn new(mut config: Config, pool: FramePool, caps: &Caps, entropy: &Entropy) -> Result<Stack, ConfigError> {
+        if config.ip.mac == Mac([0; 6]) {
+            config.ip.mac = Mac(caps.mac);
+        }
+        if config.ip.mtu == 0 {
+            config.ip.mtu = caps.mtu;
+        }
+        config.check()?;
+        let word = |at: usize| u64::from_le_bytes(core::array::from_fn(|i| entropy.0[8 * at + i]));
+        let half = |at: usize| core::array::from_fn(|i| entropy.0[16 * at + i]);
+        config.ip.hash_key = half(2);
+        let limits = config.limits.clone();
+        let two_msl_ms = 2 * config.tcp.msl.as_millis() as u32;
+        let (port_min, port_max) = (config.tcp.ephemeral_port_min, config.tcp.ephemeral_port_max);
+        let mut stack = Stack {
+            env: Env::new(config.tcp.clone(), pool, limits.frames_reserved as usize),
+            ip: Ip::new(&config.ip),
+            flows: Flows::with_capacity(limits.conns_max + limits.syn_rcvd_max + limits.time_wait_max),
+            hasher: FlowHasher::new([word(0), word(1), word(2), word(3)]),
+            conns: Conns::with_capacity(limits.conns_max),
+            half_open: SynRcvds::with_capacity(limits.syn_rcvd_max),
+            waiting: TimeWaits::with_capacity(limits.time_wait_max, two_msl_ms),
+            listeners: Listeners::with_capacity(LISTENERS_MAX),
+            ports: Ports::new([word(2), word(3), word(4), word(5)], port_min..=port_max),
+            isn: IsnSecret::new(&half(3)),
+            wheel: TimerWheel::new(limits.conns_max, 0),
+            home: Home::new(caps.queues, caps.rss.as_ref()),
+            core: caps.queue,
+            tx_checksum: caps.tx_checksum,
+            rx_checksum: caps.rx_checksum,
+            marked: Vec::with_capacity(limits.conns_max as usize),
+            owing: Vec::with_capacity(limits.conns_max as usize),
+            strays: ArrayVec::new(),
+            arrived: ArrayVec::new(),
+            trace: Trace::new(TRACE_RECORDS),
+            wake_at: None,
+            shutting_down: false,
+            config,
+        };
+        for port in stack.config.listen.clone() {
+            // A port that is named twice is listened on once.
+            let _ = stack.listen(None, port);
+        }
+        Ok(stack)
+    }
+
+    /// One turn: takes in a burst, lets time pass, calls the application, sends. Frames to be sent are left in `tx`; when
+    /// it fills up, empty it and call [`output`](Self::output) until that says there is no more.
+    ///
+    /// Answers go straight into `tx`, so bring it empty, or with room for as many frames as `rx` has.
+    pub fn turn<A: App>(&mut self, now: Instant, rx: &mut RxBurst, tx: &mut TxBurst, app: &mut A) {
+        self.env.at(now);
+        let sent_before = tx.len();
+        self.parse(rx, tx); // 1
+        self.demux(); // 2
+        self.tcp(tx); // 3
+        self.expire(tx);
+        self.call(app); // 4
+        self.env.metrics.add(Counter::PacketsSent, (tx.len() - sent_before) as u64);
+        self.output(tx); // 5
+    }
+
+    /// Sends what is owed, as far as `tx` has room. `true` when nothing is left to send.
+    pub fn output(&mut self, tx: &mut TxBurst) -> bool {
+        let sent_before = tx.len();
+        let done = self.send_owed(tx);
+        self.env.metrics.add(Counter::PacketsSent, (tx.len() - sent_before) as u64);
+        done
+    }
+
+    /// Tells the application that the core starts.
+    pub fn start<A: App>(&mut self, now: Instant, app: &mut A) {
+        self.env.at(now);
+        app.on_start(&mut Cx { stack: self });
+    }
+
+    /// Begins to end: listeners close, the application is told, nothing new is opened.
+    pub fn shut_down<A: App>(&mut self, now: Instant, app: &mut A) {
+        self.env.at(now);
+        self.shutting_down = true;
+        let open: Vec<_> = self.listeners.iter().map(|(id, _)| id).collect();
+        for id in open {
+            self.listeners.remove(id);
+        }
+        app.on_shutdown(&mut Cx { stack: self });
+    }
+
+    /// Stage 1. ARP and ICMP end here: they are answered in their own frames.
+    fn parse(&mut self, rx: &mut RxBurst, tx: &mut TxBurst) {
+        for frame in rx.drain(..) {
+            self.env.metrics.count(Counter::PacketsReceived);
+            self.env.metrics.add(Counter::BytesReceived, frame.len() as u64);
+            let packet = packet::parse(&frame, !self.rx_checksum);
+            let admitted = packet.and_then(|packet| self.ip.admit(&packet).map(|()| packet));
+            match admitted {
+                Ok(Packet::Tcp(net, seg)) => {
+                    let key = flow_key(&net, &seg);
+                    let home = self.home.of(&key);
+                    if home != self.core {
+                        self.hand_over(home, frame);
+                        continue;
+                    }
+                    let hash = self.hasher.hash(&key);
+                    self.flows.prefetch(hash);
+                    self.arrived.push(Arrived { frame, net, seg, hash });
+                }
+                Ok(Packet::Arp(link, arp)) => {
+                    self.ip.on_arp(self.env.now, frame, &link, &arp, tx, &mut self.env.metrics);
+                }
+                Ok(Packet::Icmp(net)) => {
+                    if let Some(error) = self.ip.on_icmp(frame, &net, tx, &mut self.env.metrics) {
+                        self.icmp_error(&error);
+                    }
+                }
+                Ok(Packet::Icmp6(net)) => {
+                    if let Some(error) = self.ip.on_icmp6(self.env.now, frame, &net, tx, &mut self.env.metrics) {
+                        self.icmp_error(&error);
+                    }
+                }
+                Ok(Packet::Other(net, protocol)) => {
+                    self.ip.on_other(self.env.now, frame, &net, protocol, tx, &mut self.env.metrics);
+                }
+                Err(reason) => self.env.metrics.dropped(reason),
+            }
+        }
+    }
+
+    /// Stage 2 brings the records closer; stage 3 finds them there.
+    fn demux(&mut self) {
+        for arrived in &self.arrived {
+            match self.flows.guess(arrived.hash) {
+                Some(Owner::Conn(at)) => self.conns.prefetch(at),
+                Some(Owner::SynRcvd(at)) => self.half_open.prefetch(at),
+                Some(Owner::TimeWait(at)) => self.waiting.prefetch(at),
+                None => {}
+            }
+        }
+    }
+
+    /// Stage 3.
+    fn tcp(&mut self, tx: &mut TxBurst) {
+        let mut burst = core::mem::take(&mut self.arrived);
+        for Arrived { frame, net, seg, hash } in burst.drain(..) {
+            self.segment_arrives(&net, &seg, frame, hash, tx);
+        }
+        self.arrived = burst;
+    }
+
+    fn hand_over(&mut self, home: u16, frame: Frame) {
+        self.env.metrics.count(Counter::SteeredSegments);
+        if self.strays.is_full() {
+            return self.env.metrics.dropped(DropReason::HandoverFull);
+        }
+        self.strays.push((home, FramePool::part_with(frame)));
+    }
+
+    /// Segments that came here and belong to other cores: the core, and the frame on its way there.
+    pub fn take_strays(&mut self) -> impl Iterator<Item = (u16, Desc)> + '_ {
+        self.strays.drain(..)
+    }
+
+    /// What this core's queue has told about neighbours, for the other cores, which do not hear it.
+    pub fn take_learned(&mut self) -> impl Iterator<Item = Learned> + '_ {
+        self.ip.take_learned()
+    }
+
+    /// What another core heard about a neighbour.
+    pub fn learn(&mut self, learned: Learned) {
+        self.ip.learn(self.env.now, learned);
+    }
+
+    /// When [`turn`](Self::turn) should be called at the latest, if nothing arrives before; `None` for never.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let now_ms = self.env.now_ms;
+        let in_ms = |at: u32| {
+            let wait_ms = (at.wrapping_sub(now_ms) as i32).max(0) as u64;
+            Instant::from_micros((self.env.now.as_micros() / 1_000 + wait_ms) * 1_000)
+        };
+        let deadlines = [
+            self.wheel.next_deadline().map(in_ms),
+            self.half_open.next_deadline().map(in_ms),
+            self.waiting.next_deadline().map(in_ms),
+            self.ip.next_poll(),
+            self.wake_at,
+            (!self.owing.is_empty() || !self.marked.is_empty()).then_some(self.env.now),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.env.metrics
+    }
+
+    /// For whoever drives the stack: counts what it drops itself.
+    pub fn metrics_mut(&mut self) -> &mut Metrics {
+        &mut self.env.metrics
+    }
+
+    /// Where frames come from.
+    pub fn pool(&self) -> &FramePool {
+        &self.env.pool
+    }
+
+    /// The trace ring.
+    pub fn trace(&mut self) -> &mut Trace {
+        &mut self.trace
+    }
+
+    /// How it was configured.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Which core this is, from 0.
+    pub fn core(&self) -> u16 {
+        self.core
+    }
+
+    /// Connections from SYN-SENT to LAST-ACK.
+    pub fn connections(&self) -> u32 {
+        self.conns.len()
+    }
+
+    /// Half-open passive connections.
+    pub fn half_open(&self) -> u32 {
+        self.half_open.len()
+    }
+
+    /// Connections in TIME-WAIT.
+    pub fn time_waits(&self) -> u32 {
+        self.waiting.len()
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
+    pub(crate) fn conn(&self, conn: ConnId) -> Option<&Tcb> {
+        self.conns.get(conn).filter(|tcb| !tcb.bits.has(Bits::REPORTED))
+    }
+
+    pub(crate) fn conn_mut(&mut self, conn: ConnId) -> Option<(&mut Tcb, &mut Env)> {
+        let tcb = self.conns.get_mut(conn).filter(|tcb| !tcb.bits.has(Bits::REPORTED))?;
+        Some((tcb, &mut self.env))
+    }
+
+    pub(crate) fn wake_at(&mut self, at: Instant) {
+        self.wake_at = Some(self.wake_at.map_or(at, |sooner| sooner.min(at)));
+    }
+
+    /// Has connection `index` looked at in stages 4 and 5.
+    #[inline]
+    pub(crate) fn mark(&mut self, index: u32) {
+        if let Some(tcb) = self.conns.at_mut(index)
+            && !tcb.bits.has(Bits::MARKED)
+        {
+            tcb.bits.set(Bits::MARKED);
+            self.marked.push(index);
+        }
+    }
+}
+
+impl core::fmt::Debug for Entropy {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Entropy(..)")
+    }
+}
+
+fn flow_key(net: &Net, seg: &Segment) -> FlowKey {
+    FlowKey { local: net.dst, remote: net.src, local_port: seg.dst_port, remote_port: seg.src_port }
+}
+
+const LISTENERS_MAX: u32 = 1024;
+const TRACE_RECORDS: usize = 4096;
+
+#[cfg(test)]
+mod tests;

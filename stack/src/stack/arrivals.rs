@@ -1,0 +1,300 @@
+//! Stage 3: each segment meets the record of its flow (RFC 9293 §3.10.7).
+
+use handfast_drivers::burst::TxBurst;
+use handfast_drivers::frame::Frame;
+
+use super::{Stack, flow_key};
+use crate::app::Closed;
+use crate::demux::flow::FlowKey;
+use crate::demux::flows::Owner;
+use crate::demux::listeners::Listener;
+use crate::demux::syn_rcvd::{Offered, SynRcvd};
+use crate::metrics::{Counter, DropReason};
+use crate::tcp::close::{self, Waiting};
+use crate::tcp::input::{self, Verdict};
+use crate::tcp::open::{self, HalfOpen};
+use crate::tcp::output::{self, Path};
+use crate::tcp::state::State;
+use crate::tcp::tcb::Bits;
+use crate::trace::{TraceKind, TraceRecord};
+use crate::wire::packet::{Ip, Net};
+use crate::wire::tcp::{Header, Segment, Seq};
+
+impl Stack {
+    pub(super) fn segment_arrives(&mut self, net: &Net, seg: &Segment, frame: Frame, hash: u64, tx: &mut TxBurst) {
+        let key = flow_key(net, seg);
+        match self.owner(&key, hash) {
+            Some(Owner::Conn(at)) => self.conn_arrives(at, net, seg, frame, tx),
+            Some(Owner::SynRcvd(at)) => self.half_open_arrives(at, net, seg, frame, hash, tx),
+            Some(Owner::TimeWait(at)) => self.time_wait_arrives(at, net, seg, frame, hash, tx),
+            None => self.listen_arrives(key, net, seg, frame, hash, None, tx),
+        }
+    }
+
+    pub(super) fn owner(&self, key: &FlowKey, hash: u64) -> Option<Owner> {
+        self.flows.find(hash, |owner| match owner {
+            Owner::Conn(at) => self.conns.at(at).is_some_and(|tcb| tcb.key == *key),
+            Owner::SynRcvd(at) => self.half_open.get(at).is_some_and(|record| record.key == *key),
+            Owner::TimeWait(at) => self.waiting.get(at).is_some_and(|record| record.key == *key),
+        })
+    }
+
+    /// A segment for a connection that has its `Tcb`.
+    fn conn_arrives(&mut self, at: u32, net: &Net, seg: &Segment, mut frame: Frame, tx: &mut TxBurst) {
+        let payload = net.payload_range(seg);
+        frame.truncate(payload.end);
+        frame.trim_front(payload.start);
+        let Some(tcb) = self.conns.at_mut(at) else { return };
+        let mut frame = Some(frame);
+        let verdict = input::segment_arrives(tcb, seg, &mut frame, &mut self.env);
+        if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
+            self.trace_segment(at, seg);
+        }
+        match verdict {
+            Ok(()) => {}
+            Err(Verdict::Drop(reason)) => self.env.metrics.dropped(reason),
+            Err(Verdict::Refuse(reason)) => {
+                self.env.metrics.dropped(reason);
+                self.refuse(net, seg, frame, tx);
+            }
+            Err(Verdict::Reset(reason)) => {
+                self.env.metrics.dropped(reason);
+                self.reset(at, tx);
+                self.end(at, Closed::Aborted);
+            }
+            Err(Verdict::PeerReset) => {
+                self.env.metrics.count(Counter::ResetsReceived);
+                let refused = matches!(self.conns.at(at).map(|tcb| tcb.state()), Some(State::SynSent));
+                self.end(at, if refused { Closed::Refused } else { Closed::Reset });
+            }
+        }
+        self.mark(at);
+    }
+
+    #[cold]
+    fn trace_segment(&mut self, at: u32, seg: &Segment) {
+        if let (Some(conn), Some(tcb)) = (self.conns.id_at(at), self.conns.at(at)) {
+            self.trace.record(TraceRecord {
+                at: self.env.now,
+                conn,
+                kind: TraceKind::Received,
+                state: tcb.state(),
+                flags: seg.flags,
+                seq: seg.seq,
+                ack: seg.ack,
+                payload_len: seg.payload_len,
+            });
+        }
+    }
+
+    /// A segment for a half-open passive connection.
+    fn half_open_arrives(&mut self, at: u32, net: &Net, seg: &Segment, frame: Frame, hash: u64, tx: &mut TxBurst) {
+        let Some(&record) = self.half_open.get(at) else { return };
+        match open::syn_rcvd_arrives(&record, seg, &self.env.config) {
+            HalfOpen::Complete => self.complete(at, record, net, seg, frame, hash, tx),
+            HalfOpen::SynAckAgain => {
+                self.env.metrics.dropped(DropReason::Duplicate);
+                self.env.metrics.count(Counter::Retransmissions);
+                self.syn_ack_in_place(&record, net, frame, tx);
+            }
+            HalfOpen::Reset => {
+                self.env.metrics.count(Counter::ResetsReceived);
+                self.forget_half_open(at, hash);
+            }
+            HalfOpen::Drop(reason, ack_owed) => {
+                self.env.metrics.dropped(reason);
+                if ack_owed && self.env.challenges.take(self.env.now) {
+                    self.env.metrics.count(Counter::ChallengeAcks);
+                    let (_, ts_offset) = self.isn.generate(&record.key, self.env.now);
+                    let header = open::challenge(&record, &self.env.config, self.env.now_ms.wrapping_add(ts_offset));
+                    self.answer(net, &header, frame, tx);
+                }
+            }
+            HalfOpen::Refuse(reason) => {
+                self.env.metrics.dropped(reason);
+                self.refuse(net, seg, Some(frame), tx);
+            }
+        }
+    }
+
+    /// The third segment of the handshake: the half-open record becomes a connection.
+    #[expect(clippy::too_many_arguments, reason = "a segment and where it belongs")]
+    fn complete(
+        &mut self,
+        at: u32,
+        record: SynRcvd,
+        net: &Net,
+        seg: &Segment,
+        frame: Frame,
+        hash: u64,
+        tx: &mut TxBurst,
+    ) {
+        let tag = self.listener(&record.key).map_or(0, |listener| listener.tag);
+        let mss = self.local_mss(&record.key);
+        let (_, ts_offset) = self.isn.generate(&record.key, self.env.now);
+        let env = &mut self.env;
+        let made = self.conns.insert_with(|_| open::passive(&record, tag, mss, ts_offset, seg, env));
+        let Some(conn) = made else {
+            // The half-open record stays: the peer's next segment, or our SYN-ACK again, tries once more.
+            return self.env.metrics.dropped(DropReason::ConnectionsFull);
+        };
+        self.half_open.remove(at);
+        self.half_open_fewer(&record.key);
+        self.flows.replace(hash, Owner::SynRcvd(at), Owner::Conn(conn.index()));
+        self.conn_arrives(conn.index(), net, seg, frame, tx);
+    }
+
+    pub(super) fn forget_half_open(&mut self, at: u32, hash: u64) {
+        if let Some(record) = self.half_open.remove(at) {
+            self.half_open_fewer(&record.key);
+            self.flows.remove(hash, Owner::SynRcvd(at));
+        }
+    }
+
+    /// A segment for a connection in TIME-WAIT.
+    fn time_wait_arrives(&mut self, at: u32, net: &Net, seg: &Segment, frame: Frame, hash: u64, tx: &mut TxBurst) {
+        let Some(&record) = self.waiting.get(at) else { return };
+        match close::time_wait_arrives(&record, seg) {
+            Waiting::Restart => {
+                self.env.metrics.count(Counter::TimeWaitRestarts);
+                self.waiting.restart(at, self.env.now_ms);
+                self.acknowledge_time_wait(&record, net, frame, tx);
+            }
+            Waiting::Acknowledge(reason) => {
+                self.env.metrics.dropped(reason);
+                if self.env.challenges.take(self.env.now) {
+                    self.acknowledge_time_wait(&record, net, frame, tx);
+                }
+            }
+            Waiting::Drop(reason) => self.env.metrics.dropped(reason),
+            Waiting::NewConnection => {
+                if self.listener(&record.key).is_none() {
+                    return self.acknowledge_time_wait(&record, net, frame, tx);
+                }
+                self.env.metrics.count(Counter::TimeWaitReused);
+                self.waiting.remove(at);
+                self.flows.remove(hash, Owner::TimeWait(at));
+                // RFC 9293 §3.10.7.4: a sequence number larger than any that the old incarnation used.
+                let iss_min = record.snd_nxt.add(1 << 16);
+                self.listen_arrives(record.key, net, seg, frame, hash, Some(iss_min), tx);
+            }
+        }
+    }
+
+    fn acknowledge_time_wait(
+        &mut self,
+        record: &crate::demux::time_wait::TimeWait,
+        net: &Net,
+        frame: Frame,
+        tx: &mut TxBurst,
+    ) {
+        let (_, ts_offset) = self.isn.generate(&record.key, self.env.now);
+        let header = close::time_wait_ack(record, self.env.now_ms.wrapping_add(ts_offset));
+        self.answer(net, &header, frame, tx);
+    }
+
+    /// A segment of no known flow: CLOSED or LISTEN (RFC 9293 §3.10.7.1, §3.10.7.2).
+    #[expect(clippy::too_many_arguments, reason = "a segment and where it belongs")]
+    fn listen_arrives(
+        &mut self,
+        key: FlowKey,
+        net: &Net,
+        seg: &Segment,
+        frame: Frame,
+        hash: u64,
+        iss_min: Option<Seq>,
+        tx: &mut TxBurst,
+    ) {
+        if seg.flags.rst() {
+            return self.env.metrics.dropped(DropReason::ListenRefused); // first
+        }
+        if self.listener(&key).is_none() {
+            self.env.metrics.dropped(DropReason::NoConnection);
+            return self.refuse(net, seg, Some(frame), tx);
+        }
+        if seg.flags.ack() {
+            self.env.metrics.dropped(DropReason::ListenRefused); // second
+            return self.refuse(net, seg, Some(frame), tx);
+        }
+        if !seg.flags.syn() || seg.flags.fin() {
+            return self.env.metrics.dropped(DropReason::ListenRefused); // fourth
+        }
+        // Third: SYN. Its text, if any, is not kept: the peer sends it again.
+        let (iss, _) = self.isn.generate(&key, self.env.now);
+        let record = SynRcvd {
+            key,
+            iss: iss_min.map_or(iss, |min| iss.max(min)),
+            irs: seg.seq,
+            ts_recent: seg.timestamps.map_or(0, |timestamps| timestamps.value),
+            peer_mss: open::peer_mss(seg, key.remote.is_v4()),
+            peer_window: seg.window,
+            offered: self.offered(seg),
+            retries: 0,
+            due: 0,
+        };
+        if self.listener(&key).is_some_and(|listener| listener.half_open >= listener.half_open_max) {
+            return self.env.metrics.dropped(DropReason::BacklogFull);
+        }
+        let Some(at) = self.half_open.insert(self.env.now_ms, record) else {
+            return self.env.metrics.dropped(DropReason::BacklogFull);
+        };
+        if !self.flows.insert(hash, Owner::SynRcvd(at)) {
+            self.half_open.remove(at);
+            return self.env.metrics.dropped(DropReason::ConnectionsFull);
+        }
+        if let Some(listener) = self.listener(&key) {
+            listener.half_open += 1;
+        }
+        self.env.metrics.count(Counter::PassiveOpens);
+        self.syn_ack_in_place(&record, net, frame, tx);
+    }
+
+    /// Who listens for this flow.
+    fn listener(&mut self, key: &FlowKey) -> Option<&mut Listener> {
+        let id = self.listeners.find(key.local, key.local_port)?;
+        self.listeners.get_mut(id)
+    }
+
+    fn half_open_fewer(&mut self, key: &FlowKey) {
+        if let Some(listener) = self.listener(key) {
+            // A listener that was closed and opened again does not know those before it.
+            listener.half_open = listener.half_open.saturating_sub(1);
+        }
+    }
+
+    /// The options of a SYN that we agree to.
+    fn offered(&self, seg: &Segment) -> Offered {
+        let config = &self.env.config;
+        Offered::new(
+            seg.window_scale.filter(|_| config.window_scaling),
+            config.timestamps && seg.timestamps.is_some(),
+            config.sack && seg.sack_permitted,
+        )
+    }
+
+    fn syn_ack_in_place(&mut self, record: &SynRcvd, net: &Net, frame: Frame, tx: &mut TxBurst) {
+        let (_, ts_offset) = self.isn.generate(&record.key, self.env.now);
+        let mss = self.local_mss(&record.key);
+        let header = open::syn_ack(record, &self.env.config, mss, self.env.now_ms.wrapping_add(ts_offset));
+        self.answer(net, &header, frame, tx);
+    }
+
+    /// Answers a segment for which there is no connection by a reset.
+    fn refuse(&mut self, net: &Net, seg: &Segment, frame: Option<Frame>, tx: &mut TxBurst) {
+        let Some(header) = close::refusal(seg) else { return };
+        if let Some(frame) = frame.or_else(|| self.env.pool.alloc()) {
+            self.env.metrics.count(Counter::ResetsSent);
+            self.answer(net, &header, frame, tx);
+        }
+    }
+
+    /// Sends a segment without payload back to where `net` came from, in the frame that it came in.
+    fn answer(&mut self, net: &Net, header: &Header, mut frame: Frame, tx: &mut TxBurst) {
+        if tx.room() == 0 {
+            return self.env.metrics.dropped(DropReason::TransmitFull);
+        }
+        let path = Path { link: self.ip.ethernet(net.link.src_mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
+        frame.reset();
+        tx.push(output::bare(frame, &Ip::new(net.dst, net.src), header, &path));
+    }
+}

@@ -1,0 +1,59 @@
+//! ICMP errors about our segments (RFC 9293 §3.9.2.2, RFC 5927).
+
+use super::Stack;
+use crate::app::Closed;
+use crate::demux::flow::FlowKey;
+use crate::demux::flows::Owner;
+use crate::metrics::{Counter, DropReason};
+use crate::tcp::state::State;
+use crate::tcp::{output, sack};
+use crate::wire::icmp::{ErrorKind, IcmpError};
+
+impl Stack {
+    /// Takes an error to heart if it quotes a segment that is in flight (RFC 5927 §4).
+    pub(super) fn icmp_error(&mut self, error: &IcmpError) {
+        let quoted = &error.quoted;
+        let key = FlowKey {
+            local: quoted.src,
+            remote: quoted.dst,
+            local_port: quoted.src_port,
+            remote_port: quoted.dst_port,
+        };
+        let hash = self.hasher.hash(&key);
+        let Some(Owner::Conn(at)) = self.owner(&key, hash) else {
+            return self.env.metrics.dropped(DropReason::IcmpUnrelated);
+        };
+        let Some(tcb) = self.conns.at(at) else { return };
+        if !quoted.seq.within(tcb.snd_una, tcb.flight().max(1)) {
+            return self.env.metrics.dropped(DropReason::IcmpUnrelated);
+        }
+        self.env.metrics.count(Counter::IcmpErrors);
+        match error.kind {
+            ErrorKind::PacketTooBig { mtu } => self.too_big(at, &key, mtu),
+            // RFC 9293 §3.9.2.2, SHLD-26: hard errors end an attempt; RFC 5927 §5.2: but no connection.
+            ErrorKind::ProtocolUnreachable | ErrorKind::PortUnreachable | ErrorKind::Prohibited => {
+                if tcb.state() == State::SynSent {
+                    self.end(at, Closed::Unreachable);
+                }
+            }
+            // MUST-56: soft errors end nothing.
+            ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable
+            | ErrorKind::TimeExceeded
+            | ErrorKind::ParameterProblem => {}
+        }
+        self.mark(at);
+    }
+
+    /// The path carries less than was thought (RFC 1191, RFC 8201): smaller segments from now on, the lost one at once.
+    fn too_big(&mut self, at: u32, key: &FlowKey, mtu: u32) {
+        let Some(mtu) = self.ip.lower_path_mtu(self.env.now, key.remote, mtu, &mut self.env.metrics) else { return };
+        let mss = output::mss(mtu, key.local.is_v4());
+        if let Some(tcb) = self.conns.at_mut(at)
+            && mss < tcb.mss
+        {
+            tcb.mss = mss;
+            sack::mark_head_lost_again(tcb, &mut self.env);
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! How connections begin and end outside of segments: listen, connect, close, abort, timers, and the calls to the application.
+
+use core::net::{IpAddr, SocketAddr};
+
+use handfast_drivers::burst::TxBurst;
+
+use super::Stack;
+use crate::app::{App, Closed, ConnId, ConnectError, Cx, ListenError};
+use crate::demux::flow::FlowKey;
+use crate::demux::flows::Owner;
+use crate::demux::listeners::{self, Listener};
+use crate::ip::{NeighbourId, NextHop};
+use crate::metrics::{Counter, DropReason};
+use crate::tcp::output::{self, Path};
+use crate::tcp::state::State;
+use crate::tcp::tcb::{Bits, Events, Tcb};
+use crate::tcp::timers::{self, Expired};
+use crate::tcp::{close, open, recv};
+use crate::wire::address::Address;
+
+impl Stack {
+    pub(crate) fn listen(&mut self, local: Option<IpAddr>, port: u16) -> Result<(), ListenError> {
+        let local = local.map(Address::from);
+        if local.is_some_and(|local| !self.ip.is_ours(local)) {
+            return Err(ListenError::NotOurAddress);
+        }
+        if self.shutting_down || port == 0 {
+            return Err(ListenError::Refused);
+        }
+        let half_open_max = self.config.limits.backlog_max;
+        let listener = Listener { address: local, port, tag: 0, half_open: 0, half_open_max };
+        self.listeners.insert(listener).map(drop).map_err(|error| match error {
+            listeners::ListenError::InUse => ListenError::InUse,
+            listeners::ListenError::TooMany => ListenError::Refused,
+        })
+    }
+
+    pub(crate) fn connect(&mut self, local: Option<IpAddr>, remote: SocketAddr) -> Result<ConnId, ConnectError> {
+        if self.shutting_down {
+            return Err(ConnectError::ShuttingDown);
+        }
+        let to = Address::from(remote.ip());
+        if remote.port() == 0 || !to.is_valid_source() || self.ip.is_ours(to) {
+            return Err(ConnectError::BadAddress);
+        }
+        let from = match local.map(Address::from) {
+            Some(local) if !self.ip.is_ours(local) => return Err(ConnectError::NotOurAddress),
+            Some(local) if local.is_v4() != to.is_v4() => return Err(ConnectError::NoRoute),
+            Some(local) => local,
+            None => self.ip.source_for(to).ok_or(ConnectError::NoRoute)?,
+        };
+        if self.conns.len() >= self.conns.capacity() {
+            return Err(ConnectError::TooManyConnections);
+        }
+        let key = |local_port| FlowKey { local: from, remote: to, local_port, remote_port: remote.port() };
+        let Stack { ports, hasher, flows, home, core, conns, half_open, waiting, .. } = self;
+        // A port is usable if its flow is new and its answers come to this core.
+        let is_usable = |port: u16| {
+            let key = key(port);
+            if home.of(&key) != *core {
+                return false;
+            }
+            let taken = |owner| match owner {
+                Owner::Conn(at) => conns.at(at).is_some_and(|tcb| tcb.key == key),
+                Owner::SynRcvd(at) => half_open.get(at).is_some_and(|record| record.key == key),
+                Owner::TimeWait(at) => waiting.get(at).is_some_and(|record| record.key == key),
+            };
+            flows.find(hasher.hash(&key), taken).is_none()
+        };
+        let port = ports.pick(from, to, remote.port(), is_usable).ok_or(ConnectError::NoPort)?;
+        let key = key(port);
+        let (iss, ts_offset) = self.isn.generate(&key, self.env.now);
+        let mss = self.local_mss(&key);
+        let env = &mut self.env;
+        let conn = self.conns.insert_with(|_| {
+            let mut tcb = Tcb::new(key, iss, mss);
+            tcb.ts_offset = ts_offset;
+            tcb.bits.set(Bits::APP_KNOWS);
+            if !env.config.nagle {
+                tcb.bits.set(Bits::NODELAY);
+            }
+            open::active(&mut tcb, env);
+            tcb
+        });
+        let conn = conn.ok_or(ConnectError::TooManyConnections)?;
+        if !self.flows.insert(self.hasher.hash(&key), Owner::Conn(conn.index())) {
+            self.conns.remove(conn.index());
+            return Err(ConnectError::TooManyConnections);
+        }
+        self.mark(conn.index());
+        Ok(conn)
+    }
+
+    /// The MSS to announce and to send at most: what the path carries (RFC 9293 §3.7.1, RFC 6691).
+    pub(super) fn local_mss(&self, key: &FlowKey) -> u16 {
+        output::mss(self.ip.path_mtu(self.env.now, key.remote), key.local.is_v4())
+    }
+
+    pub(crate) fn close(&mut self, conn: ConnId) {
+        let Some((tcb, env)) = self.conn_mut(conn) else { return };
+        match tcb.state() {
+            State::SynSent => self.end(conn.index(), Closed::Aborted),
+            _ if tcb.rx_bytes > 0 => {
+                tcb.bits.set(Bits::RESET_OWED);
+            }
+            _ => close::close(tcb, env),
+        }
+        self.mark(conn.index());
+    }
+
+    pub(crate) fn abort(&mut self, conn: ConnId) {
+        let Some((tcb, _)) = self.conn_mut(conn) else { return };
+        // The application knows: there is nothing to tell it any more.
+        tcb.bits.set(Bits::REPORTED.and(Bits::RESET_OWED));
+        self.mark(conn.index());
+    }
+
+    /// The connection is over: the flow is free for another, the queues are empty. The record stays until the application
+    /// has heard of it.
+    pub(super) fn end(&mut self, at: u32, how: Closed) {
+        let Some(tcb) = self.conns.at_mut(at) else { return };
+        if tcb.state() != State::Closed {
+            tcb.enter(State::Closed);
+        }
+        if how == Closed::TimedOut {
+            self.env.metrics.count(Counter::TimedOut);
+        }
+        tcb.closed = Some(how);
+        tcb.events.take(Events(u8::MAX));
+        recv::discard(tcb, &mut self.env);
+        self.mark(at);
+    }
+
+    /// Sends the reset of a connection that we give up, if the peer knows of it.
+    pub(super) fn reset(&mut self, at: u32, tx: &mut TxBurst) {
+        let now = self.env.now;
+        let Some(tcb) = self.conns.at_mut(at) else { return };
+        if matches!(tcb.state(), State::SynSent | State::TimeWait | State::Closed) {
+            return;
+        }
+        let header = close::abort(tcb);
+        let ip = tcb.key_ip();
+        if let NextHop::Ready(mac) = self.ip.next_hop(now, ip.dst, &mut tcb.neighbour, None) {
+            let path = Path { link: self.ip.ethernet(mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
+            if output::send_bare(&ip, &header, &self.env.pool, &path, tx) {
+                self.env.metrics.count(Counter::ResetsSent);
+            }
+        }
+    }
+
+    /// Lets time pass: deadlines of connections, half-open ones, TIME-WAIT, neighbours.
+    pub(super) fn expire(&mut self, tx: &mut TxBurst) {
+        let now_ms = self.env.now_ms;
+        while let Some(at) = self.wheel.pop_expired(now_ms) {
+            let Some(tcb) = self.conns.at_mut(at) else { continue };
+            tcb.bits.clear(Bits::WHEEL_ARMED);
+            match timers::expired(tcb, &mut self.env) {
+                Expired::Alive => self.mark(at),
+                Expired::TimedOut => {
+                    self.reset(at, tx);
+                    self.end(at, Closed::TimedOut);
+                }
+                Expired::Abandoned => self.end(at, Closed::Orderly),
+            }
+        }
+        self.retry_half_open(tx);
+        for _ in 0..TIME_WAITS_PER_TURN {
+            let Some((at, record)) = self.waiting.expire(now_ms) else { break };
+            self.flows.remove(self.hasher.hash(&record.key), Owner::TimeWait(at));
+        }
+        self.ip.poll(self.env.now, &self.env.pool, tx, &mut self.env.metrics);
+        self.wake_waiters();
+    }
+
+    /// Sends SYN-ACKs again that were not answered, and forgets those that never were.
+    fn retry_half_open(&mut self, tx: &mut TxBurst) {
+        let now = self.env.now;
+        while tx.room() > 0
+            && let Some(at) = self.half_open.due(self.env.now_ms)
+        {
+            let Some(&record) = self.half_open.get(at) else { return };
+            if record.retries >= self.env.config.syn_ack_retries {
+                self.env.metrics.count(Counter::SynRcvdExpired);
+                self.forget_half_open(at, self.hasher.hash(&record.key));
+                continue;
+            }
+            let mut neighbour = NeighbourId::default();
+            if let NextHop::Ready(mac) = self.ip.next_hop(now, record.key.remote, &mut neighbour, None) {
+                let path = Path { link: self.ip.ethernet(mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
+                let (_, ts_offset) = self.isn.generate(&record.key, now);
+                let ts_value = self.env.now_ms.wrapping_add(ts_offset);
+                let header = open::syn_ack(&record, &self.env.config, self.local_mss(&record.key), ts_value);
+                let ip = crate::wire::packet::Ip::new(record.key.local, record.key.remote);
+                if output::send_bare(&ip, &header, &self.env.pool, &path, tx) {
+                    self.env.metrics.count(Counter::Retransmissions);
+                }
+            }
+            self.half_open.retried(at, self.env.now_ms);
+        }
+    }
+
+    /// Connections whose neighbour has answered, or has not, try to send again.
+    fn wake_waiters(&mut self) {
+        let Stack { ip, conns, marked, .. } = self;
+        for at in ip.take_woken() {
+            if let Some(tcb) = conns.at_mut(at) {
+                tcb.bits.clear(Bits::AWAITS_NEIGHBOUR);
+                if !tcb.bits.has(Bits::MARKED) {
+                    tcb.bits.set(Bits::MARKED);
+                    marked.push(at);
+                }
+            }
+        }
+    }
+
+    /// Stage 4: each marked connection once, its events in the order in which they come about.
+    pub(super) fn call<A: App>(&mut self, app: &mut A) {
+        let mut next = 0;
+        // Callbacks mark more: the loop ends when nobody has anything left to hear.
+        while let Some(&at) = self.marked.get(next) {
+            next += 1;
+            self.call_for(at, app);
+        }
+        self.marked.clear();
+        if self.wake_at.is_some_and(|at| at <= self.env.now) {
+            self.wake_at = None;
+        }
+        app.on_turn(&mut Cx { stack: self });
+        // What on_turn marked needs output, and its events wait for the next turn.
+        for at in 0..self.marked.len() {
+            let index = self.marked[at];
+            self.owe(index);
+        }
+    }
+
+    #[inline]
+    fn call_for<A: App>(&mut self, at: u32, app: &mut A) {
+        let (Some(conn), Some(tcb)) = (self.conns.id_at(at), self.conns.at_mut(at)) else { return };
+        tcb.bits.clear(Bits::MARKED);
+        let over = tcb.closed.is_some() || matches!(tcb.state(), State::Closed | State::TimeWait);
+        if (tcb.events.is_empty() && !over) || tcb.bits.has(Bits::REPORTED) {
+            return self.owe(at);
+        }
+        if tcb.events.take(Events::ACCEPTED) {
+            tcb.bits.set(Bits::APP_KNOWS);
+            app.on_accept(&mut Cx { stack: self }, conn);
+        }
+        if self.takes(conn, Events::CONNECTED) {
+            app.on_connect(&mut Cx { stack: self }, conn);
+        }
+        if self.takes(conn, Events::DATA) {
+            app.on_data(&mut Cx { stack: self }, conn);
+        }
+        if self.takes(conn, Events::WRITABLE) {
+            app.on_writable(&mut Cx { stack: self }, conn);
+        }
+        if self.takes(conn, Events::TIMER) {
+            app.on_timer(&mut Cx { stack: self }, conn);
+        }
+        let at_end = self.conn(conn).is_some_and(|tcb| tcb.rx.is_empty());
+        if at_end && self.takes(conn, Events::PEER_CLOSED) {
+            app.on_peer_close(&mut Cx { stack: self }, conn);
+        }
+        self.report_end(conn, app);
+        self.owe(at);
+    }
+
+    /// Takes an event away, if the connection is still there and the application still wants to hear of it.
+    #[inline]
+    fn takes(&mut self, conn: ConnId, events: Events) -> bool {
+        self.conn_mut(conn).is_some_and(|(tcb, _)| tcb.events.take(events) && !tcb.bits.has(Bits::APP_CLOSED))
+    }
+
+    /// Tells the application, once, that a connection is over and all its data was taken.
+    fn report_end<A: App>(&mut self, conn: ConnId, app: &mut A) {
+        let Some((tcb, _)) = self.conn_mut(conn) else { return };
+        let how = match (tcb.closed, tcb.state()) {
+            (Some(how), _) => how,
+            (None, State::Closed | State::TimeWait) => Closed::Orderly,
+            _ => return,
+        };
+        if !tcb.rx.is_empty() && !tcb.bits.has(Bits::APP_CLOSED) {
+            return;
+        }
+        let knows = tcb.bits.has(Bits::APP_KNOWS);
+        if knows {
+            app.on_close(&mut Cx { stack: self }, conn, how);
+        }
+        if let Some((tcb, env)) = self.conn_mut(conn) {
+            tcb.bits.set(Bits::REPORTED);
+            if how == Closed::Orderly {
+                env.metrics.count(Counter::ClosedOrderly);
+            }
+        }
+    }
+
+    /// Has a connection looked at in stage 5.
+    #[inline]
+    pub(super) fn owe(&mut self, at: u32) {
+        if let Some(tcb) = self.conns.at_mut(at)
+            && !tcb.bits.has(Bits::OWING)
+        {
+            tcb.bits.set(Bits::OWING);
+            self.owing.push(at);
+        }
+    }
+
+    /// The record's end: everything of it goes back to where it came from. TIME-WAIT goes on in a record of its own.
+    pub(super) fn release(&mut self, at: u32) {
+        let Some(mut tcb) = self.conns.remove(at) else { return };
+        self.wheel.cancel(at);
+        recv::discard(&mut tcb, &mut self.env);
+        self.env.tx.clear(&mut tcb.tx);
+        let hash = self.hasher.hash(&tcb.key);
+        if tcb.state() != State::TimeWait || tcb.closed.is_some() {
+            self.flows.remove(hash, Owner::Conn(at));
+            return;
+        }
+        let now_ms = self.env.now_ms;
+        self.env.metrics.count(Counter::TimeWaits);
+        let record = close::time_wait(&tcb);
+        let kept = self.waiting.insert(now_ms, record).or_else(|| {
+            // The one that waited longest makes room.
+            let (oldest, key) = self.waiting.oldest().map(|(oldest, record)| (oldest, record.key))?;
+            self.waiting.remove(oldest);
+            self.flows.remove(self.hasher.hash(&key), Owner::TimeWait(oldest));
+            self.env.metrics.dropped(DropReason::TimeWaitFull);
+            self.waiting.insert(now_ms, record)
+        });
+        match kept {
+            Some(kept) => drop(self.flows.replace(hash, Owner::Conn(at), Owner::TimeWait(kept))),
+            None => drop(self.flows.remove(hash, Owner::Conn(at))),
+        }
+    }
+
+    /// Resets every connection that is left.
+    pub fn abort_all(&mut self) {
+        let all: alloc::vec::Vec<ConnId> = self.conns.iter().map(|(conn, _)| conn).collect();
+        for conn in all {
+            self.abort(conn);
+        }
+    }
+}
+
+const TIME_WAITS_PER_TURN: usize = 512;

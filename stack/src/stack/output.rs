@@ -1,0 +1,86 @@
+//! Stage 5: what is owed goes out, and what is over is released.
+
+use handfast_drivers::burst::TxBurst;
+
+use super::Stack;
+use crate::app::Closed;
+use crate::ip::NextHop;
+use crate::metrics::DropReason;
+use crate::tcp::output::{self, Path, Progress};
+use crate::tcp::state::State;
+use crate::tcp::tcb::Bits;
+use crate::tcp::timers;
+
+impl Stack {
+    /// Sends for each owing connection once. `true` when nothing is left to send.
+    pub(super) fn send_owed(&mut self, tx: &mut TxBurst) -> bool {
+        let mut blocked = 0;
+        for next in 0..self.owing.len() {
+            let at = self.owing[next];
+            if self.send_for(at, tx) == Progress::Blocked {
+                // Stays in the list, for when there is room again.
+                self.owing[blocked] = at;
+                blocked += 1;
+            }
+        }
+        self.owing.truncate(blocked);
+        blocked == 0
+    }
+
+    #[inline]
+    fn send_for(&mut self, at: u32, tx: &mut TxBurst) -> Progress {
+        let now = self.env.now;
+        let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
+        if tcb.bits.has(Bits::RESET_OWED) {
+            if tx.room() == 0 {
+                return Progress::Blocked;
+            }
+            tcb.bits.clear(Bits::RESET_OWED);
+            self.reset(at, tx);
+            self.end(at, Closed::Aborted);
+            return self.settle(at);
+        }
+        if tcb.state() != State::Closed && !tcb.bits.has(Bits::AWAITS_NEIGHBOUR) {
+            match self.ip.next_hop(now, tcb.key.remote, &mut tcb.neighbour, Some(at)) {
+                NextHop::Ready(mac) => {
+                    let path = Path { link: self.ip.ethernet(mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
+                    if output::run(tcb, &mut self.env, &path, tx) == Progress::Blocked {
+                        return Progress::Blocked;
+                    }
+                }
+                NextHop::Pending => tcb.bits.set(Bits::AWAITS_NEIGHBOUR),
+                NextHop::Unreachable | NextHop::NoRoute if tcb.state() == State::SynSent => {
+                    self.env.metrics.dropped(DropReason::Unresolved);
+                    self.end(at, Closed::Unreachable);
+                    return self.settle(at);
+                }
+                // Retransmission tries again.
+                NextHop::Unreachable | NextHop::NoRoute => {
+                    self.env.metrics.dropped(DropReason::Unresolved);
+                    timers::arm_rtx(tcb, &self.env);
+                }
+            }
+        }
+        self.settle(at)
+    }
+
+    /// After output: the record is released, or its next deadline is noted.
+    #[inline]
+    fn settle(&mut self, at: u32) -> Progress {
+        let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
+        tcb.bits.clear(Bits::OWING);
+        let over = tcb.closed.is_some() || matches!(tcb.state(), State::Closed | State::TimeWait);
+        if over && tcb.bits.has(Bits::REPORTED) {
+            self.release(at);
+            return Progress::Done;
+        }
+        if let Some(deadline) = timers::next_deadline(tcb)
+            && !(tcb.bits.has(Bits::WHEEL_ARMED) && timers::passed(tcb.wheel_at_ms, deadline))
+        {
+            tcb.bits.set(Bits::WHEEL_ARMED);
+            tcb.wheel_at_ms = deadline;
+            self.wheel.arm(at, deadline);
+        }
+        Progress::Done
+    }
+}

@@ -1,0 +1,168 @@
+//! What an acknowledgment does: frees what is acknowledged, measures, opens the window, finds losses and recovers from them
+//! (RFC 9293 §3.10.7.4 fifth, RFC 5681, RFC 6298, RFC 6582, RFC 6675).
+
+use crate::metrics::{Counter, DropReason};
+use crate::tcp::congestion::Phase;
+use crate::tcp::env::{Env, Sent};
+use crate::tcp::input::{Verdict, challenge};
+use crate::tcp::sack;
+use crate::tcp::send_queue;
+use crate::tcp::tcb::{Bits, Events, Tcb};
+use crate::tcp::timers;
+use crate::wire::tcp::Segment;
+
+/// Takes the acknowledgment and the window of an acceptable segment.
+#[inline]
+pub fn acknowledge(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
+    if seg.ack.after(tcb.snd_nxt) {
+        // RFC 9293 §3.10.7.4: an ACK of something not yet sent: send an ACK, drop the segment.
+        challenge(tcb, env);
+        return Err(Verdict::Drop(DropReason::AckUnacceptable));
+    }
+    if seg.ack.after(tcb.snd_una) {
+        new_data_acked(tcb, seg, env);
+    } else if seg.ack != tcb.snd_una {
+        // RFC 5961 §5.2: older than any window that the peer can have in mind.
+        if tcb.snd_una.since(seg.ack) > tcb.snd_wnd_max.max(1) {
+            challenge(tcb, env);
+            return Err(Verdict::Drop(DropReason::AckUnacceptable));
+        }
+        return Ok(()); // an old duplicate: RFC 9293 §3.10.7.4, ignored, its text is not
+    } else {
+        same_ack_again(tcb, seg, env);
+    }
+    update_window(tcb, seg, env);
+    Ok(())
+}
+
+/// The first window of a connection, from the segment that completed it.
+pub fn first_window(tcb: &mut Tcb, seg: &Segment) {
+    let shift = if seg.flags.syn() { 0 } else { tcb.snd_shift };
+    tcb.snd_wnd = u32::from(seg.window) << shift;
+    tcb.snd_wnd_max = tcb.snd_wnd;
+    (tcb.snd_wl1, tcb.snd_wl2) = (seg.seq, seg.ack);
+}
+
+#[inline]
+fn new_data_acked(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
+    let limited = tcb.flight() + tcb.segment_max() >= tcb.congestion.cwnd;
+    let acked = seg.ack.since(tcb.snd_una);
+    let sample = send_queue::acknowledged(tcb, seg.ack, env);
+    tcb.snd_una = seg.ack;
+    measure(tcb, seg, sample, env);
+    tcb.rtt.backoff = 0;
+    tcb.persist_backoff = 0;
+    if seg.sack.len > 0 && tcb.bits.has(Bits::SACK) {
+        sack::update(tcb, &seg.sack, env);
+    }
+    if tcb.congestion.phase == Phase::Open {
+        tcb.congestion.dup_acks = 0;
+        if limited {
+            tcb.congestion.acked(acked, tcb.segment_max());
+        }
+    } else {
+        recovering(tcb, acked, env);
+    }
+    timers::rearm_rtx(tcb, env);
+    if tcb.bits.has(Bits::WANTS_ROOM) && send_queue::room(tcb, env) >= env.config.send_buffer_bytes / 4 {
+        tcb.bits.clear(Bits::WANTS_ROOM);
+        tcb.events.add(Events::WRITABLE);
+    }
+}
+
+/// A round trip: of a segment that was sent just once (RFC 6298 §3), else by the timestamp that came back (RFC 7323 §4.1).
+#[inline]
+fn measure(tcb: &mut Tcb, seg: &Segment, sample: Option<Sent>, env: &Env) {
+    if let Some(sent) = sample {
+        tcb.rtt.measured(env.now_us32().wrapping_sub(sent.at_us));
+    } else if let Some(timestamps) = seg.timestamps
+        && tcb.bits.has(Bits::TIMESTAMPS)
+        && tcb.rtt.backoff > 0
+    {
+        let elapsed_ms = tcb.ts_value(env.now_ms).wrapping_sub(timestamps.echo);
+        if elapsed_ms < 1 << 21 {
+            tcb.rtt.measured(elapsed_ms * 1_000);
+        }
+    }
+}
+
+/// New data was acknowledged while something is being recovered.
+#[cold]
+fn recovering(tcb: &mut Tcb, acked: u32, env: &mut Env) {
+    let segment_max = tcb.segment_max();
+    if tcb.snd_una.at_or_after(tcb.congestion.recover) {
+        tcb.congestion.phase = Phase::Open;
+        tcb.congestion.dup_acks = 0;
+        return;
+    }
+    match tcb.congestion.phase {
+        Phase::Recovery => {
+            // RFC 6582 §3.2: a partial acknowledgment shows the next loss and deflates the window.
+            let segments = (acked / segment_max).min(255) as u8;
+            tcb.congestion.dup_acks = tcb.congestion.dup_acks.saturating_sub(segments);
+            sack::mark_head_lost(tcb, env);
+            sack::mark_lost(tcb, env);
+        }
+        Phase::Loss => {
+            tcb.congestion.acked(acked, segment_max);
+            sack::mark_lost(tcb, env);
+        }
+        Phase::Open => {}
+    }
+}
+
+/// SND.UNA again: nothing new, a window update, or a duplicate acknowledgment (RFC 5681 §2).
+#[inline]
+fn same_ack_again(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
+    if tcb.flight() == 0 || tcb.tx.is_empty() {
+        return;
+    }
+    let learnt = seg.sack.len > 0 && tcb.bits.has(Bits::SACK) && sack::update(tcb, &seg.sack, env);
+    let window = u32::from(seg.window) << tcb.snd_shift;
+    let duplicate = seg.payload_len == 0 && !seg.flags.fin() && window == tcb.snd_wnd && window > 0;
+    if duplicate {
+        tcb.congestion.dup_acks = tcb.congestion.dup_acks.saturating_add(1);
+    }
+    if learnt || duplicate {
+        find_loss(tcb, env);
+    }
+}
+
+/// Fast retransmit (RFC 5681 §3.2, RFC 6675 §5).
+#[cold]
+fn find_loss(tcb: &mut Tcb, env: &mut Env) {
+    let lost = sack::mark_lost(tcb, env);
+    if tcb.congestion.phase != Phase::Open {
+        return;
+    }
+    let by_count = u32::from(tcb.congestion.dup_acks) >= sack::DUP_THRESH;
+    // RFC 6582 §3.2: acknowledgments of what was sent before the last recovery ended do not begin another.
+    if !(lost || by_count) || (tcb.congestion.recover != tcb.iss && tcb.snd_una.before(tcb.congestion.recover)) {
+        return;
+    }
+    sack::mark_head_lost(tcb, env);
+    let (flight, segment_max) = (tcb.flight(), tcb.segment_max());
+    tcb.congestion.recover = tcb.snd_nxt;
+    tcb.congestion.phase = Phase::Recovery;
+    tcb.congestion.loss_found(flight, segment_max);
+    env.metrics.count(Counter::FastRecoveries);
+}
+
+/// SND.WND (RFC 9293 §3.10.7.4): only from segments newer than the last that set it.
+#[inline]
+fn update_window(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
+    let newer = tcb.snd_wl1.before(seg.seq) || (tcb.snd_wl1 == seg.seq && tcb.snd_wl2.at_or_before(seg.ack));
+    if !newer {
+        return;
+    }
+    let was = tcb.snd_wnd;
+    tcb.snd_wnd = u32::from(seg.window) << tcb.snd_shift;
+    tcb.snd_wnd_max = tcb.snd_wnd_max.max(tcb.snd_wnd);
+    (tcb.snd_wl1, tcb.snd_wl2) = (seg.seq, seg.ack);
+    if was == 0 && tcb.snd_wnd > 0 && tcb.bits.has(Bits::PERSIST) {
+        timers::window_opened(tcb, env);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! Closing (RFC 9293 §3.6): each half by its FIN, and TIME-WAIT after both.
+
+use crate::demux::time_wait::TimeWait;
+use crate::metrics::DropReason;
+use crate::tcp::env::Env;
+use crate::tcp::state::State;
+use crate::tcp::tcb::{Bits, Events, Tcb};
+use crate::wire::tcp::{Flags, Header, Options, Segment, Timestamps};
+
+/// Closes our half: a FIN follows the last byte that was queued (RFC 9293 §3.10.4). Does nothing the second time.
+pub fn shutdown(tcb: &mut Tcb) {
+    if !tcb.state().can_queue() || tcb.bits.has(Bits::FIN_QUEUED) {
+        return;
+    }
+    tcb.bits.set(Bits::FIN_QUEUED);
+    match tcb.state() {
+        State::Established => tcb.enter(State::FinWait1),
+        State::CloseWait => tcb.enter(State::LastAck),
+        // Not open yet: the FIN waits until it is.
+        _ => {}
+    }
+}
+
+/// The application wants no more of the connection: closes our half, and what still comes is refused by a reset.
+pub fn close(tcb: &mut Tcb, env: &Env) {
+    shutdown(tcb);
+    tcb.bits.set(Bits::APP_CLOSED);
+    if tcb.state() == State::FinWait2 {
+        arm_fin_wait_2(tcb, env);
+    }
+}
+
+/// Our FIN is acknowledged in FIN-WAIT-1.
+pub fn our_fin_is_acked(tcb: &mut Tcb, env: &Env) {
+    tcb.enter(State::FinWait2);
+    if tcb.bits.has(Bits::APP_CLOSED) {
+        arm_fin_wait_2(tcb, env);
+    }
+}
+
+/// With nobody left to read, FIN-WAIT-2 does not wait for ever.
+fn arm_fin_wait_2(tcb: &mut Tcb, env: &Env) {
+    tcb.bits.set(Bits::IDLE_ARMED);
+    tcb.idle_at_ms = env.now_ms.wrapping_add(env.config.fin_wait_2_timeout.as_millis() as u32);
+}
+
+/// Eighth: the FIN bit (RFC 9293 §3.10.7.4). The FIN counts once everything before it has come.
+pub fn eighth_fin(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
+    if !tcb.state().can_receive() {
+        // A FIN that comes again is acknowledged again: the sequence check saw to that.
+        return;
+    }
+    if seg.flags.fin() {
+        let at = seg.seq.add(seg.payload_len.into());
+        if at != tcb.rcv_nxt {
+            if at.after(tcb.rcv_nxt) && at.at_or_before(tcb.rcv_adv) {
+                tcb.cold_mut().fin_at = Some(at);
+                tcb.bits.set(Bits::ACK_NOW);
+            }
+            return;
+        }
+    } else if tcb.cold.as_ref().and_then(|cold| cold.fin_at) != Some(tcb.rcv_nxt) {
+        return;
+    }
+    tcb.rcv_nxt += 1;
+    if tcb.rcv_adv.before(tcb.rcv_nxt) {
+        tcb.rcv_adv = tcb.rcv_nxt; // a FIN takes no room
+    }
+    if let Some(cold) = &mut tcb.cold {
+        cold.fin_at = None;
+        env.rx.clear(&mut cold.ooo); // nothing follows a FIN
+        cold.ooo_frames = 0;
+    }
+    tcb.bits.set(Bits::ACK_NOW.and(Bits::PEER_FIN));
+    tcb.events.add(Events::PEER_CLOSED);
+    match tcb.state() {
+        State::Established => tcb.enter(State::CloseWait),
+        // If our FIN were acknowledged, the fifth step would have moved us to FIN-WAIT-2.
+        State::FinWait1 => tcb.enter(State::Closing),
+        State::FinWait2 => {
+            tcb.bits.clear(Bits::IDLE_ARMED);
+            tcb.enter(State::TimeWait);
+        }
+        State::SynSent
+        | State::SynReceived
+        | State::CloseWait
+        | State::Closing
+        | State::LastAck
+        | State::TimeWait
+        | State::Closed => {}
+    }
+}
+
+/// What TIME-WAIT keeps of a connection.
+pub fn time_wait(tcb: &Tcb) -> TimeWait {
+    TimeWait {
+        key: tcb.key,
+        snd_nxt: tcb.snd_nxt,
+        rcv_nxt: tcb.rcv_nxt,
+        ts_recent: tcb.ts_recent,
+        expiry: 0,
+        timestamps: tcb.bits.has(Bits::TIMESTAMPS),
+    }
+}
+
+/// What becomes of a segment in TIME-WAIT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Waiting {
+    /// The FIN came again: acknowledged again, and 2·MSL starts anew.
+    Restart,
+    /// Acknowledged again.
+    Acknowledge(DropReason),
+    /// Ignored.
+    Drop(DropReason),
+    /// A new connection may take the place of this one (RFC 6191 §2, RFC 9293 §3.10.7.4 MAY-2).
+    NewConnection,
+}
+
+/// SEGMENT ARRIVES in TIME-WAIT (RFC 9293 §3.10.7.4, RFC 1337, RFC 6191).
+pub fn time_wait_arrives(record: &TimeWait, seg: &Segment) -> Waiting {
+    if seg.flags.rst() {
+        // RFC 1337 §4: a reset does not end TIME-WAIT.
+        return Waiting::Drop(DropReason::ResetIgnored);
+    }
+    let newer_timestamp = match (record.timestamps, seg.timestamps) {
+        (true, Some(theirs)) => Some((theirs.value.wrapping_sub(record.ts_recent) as i32).signum()),
+        _ => None,
+    };
+    if seg.flags.syn() && !seg.flags.ack() {
+        let new = match newer_timestamp {
+            Some(1) => true,
+            // The same millisecond: the sequence number decides, as without timestamps.
+            Some(0) | None => seg.seq.after(record.rcv_nxt),
+            _ => false,
+        };
+        return if new { Waiting::NewConnection } else { Waiting::Acknowledge(DropReason::SynChallenged) };
+    }
+    if newer_timestamp == Some(-1) {
+        return Waiting::Acknowledge(DropReason::PawsFailed);
+    }
+    if seg.flags.fin() && seg.seq.add(seg.len()) == record.rcv_nxt {
+        return Waiting::Restart;
+    }
+    match seg.len() {
+        // A plain acknowledgment of ours needs no answer: two TIME-WAITs would answer each other for ever.
+        0 if seg.seq == record.rcv_nxt => Waiting::Drop(DropReason::Duplicate),
+        _ => Waiting::Acknowledge(DropReason::Duplicate),
+    }
+}
+
+/// The ACK that TIME-WAIT sends.
+pub fn time_wait_ack(record: &TimeWait, ts_value: u32) -> Header {
+    Header {
+        src_port: record.key.local_port,
+        dst_port: record.key.remote_port,
+        seq: record.snd_nxt,
+        ack: record.rcv_nxt,
+        flags: Flags::ACK,
+        window: 0,
+        urgent: 0,
+        options: Options {
+            timestamps: record.timestamps.then_some(Timestamps { value: ts_value, echo: record.ts_recent }),
+            ..Options::default()
+        },
+    }
+}
+
+/// The reset that answers a segment for which there is no connection (RFC 9293 §3.10.7.1); `None` for a reset.
+pub fn refusal(seg: &Segment) -> Option<Header> {
+    if seg.flags.rst() {
+        return None;
+    }
+    let (seq, ack, flags) = match seg.flags.ack() {
+        true => (seg.ack, crate::wire::tcp::Seq(0), Flags::RST),
+        false => (crate::wire::tcp::Seq(0), seg.seq.add(seg.len()), Flags::RST | Flags::ACK),
+    };
+    Some(Header { src_port: seg.dst_port, dst_port: seg.src_port, seq, ack, flags, ..Header::default() })
+}
+
+/// The reset of a connection that we give up (RFC 9293 §3.10.5): it carries an ACK, so that the peer can check it.
+pub fn abort(tcb: &Tcb) -> Header {
+    Header {
+        src_port: tcb.key.local_port,
+        dst_port: tcb.key.remote_port,
+        seq: tcb.snd_nxt,
+        ack: tcb.rcv_nxt,
+        flags: Flags::RST | Flags::ACK,
+        ..Header::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

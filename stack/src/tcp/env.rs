@@ -1,0 +1,105 @@
+//! What a connection borrows from its core while it works.
+
+use handfast_drivers::frame::{Frame, FramePool, Held};
+
+use crate::config::TcpConfig;
+use crate::metrics::Metrics;
+use crate::tcp::chain::Store;
+use crate::time::Instant;
+
+/// Everything of the core that TCP needs beside the connection's own record.
+#[derive(Debug)]
+pub struct Env {
+    /// Time of this turn.
+    pub now: Instant,
+    /// The same in wrapped milliseconds, the unit of the deadlines.
+    pub now_ms: u32,
+    /// How TCP behaves.
+    pub config: TcpConfig,
+    /// Where frames come from.
+    pub pool: FramePool,
+    /// Received frames of all connections.
+    pub rx: Store<Frame, ()>,
+    /// Sent frames of all connections.
+    pub tx: Store<Held, Sent>,
+    /// The counters.
+    pub metrics: Metrics,
+    /// Frames that receive queues may not take.
+    pub frames_reserved: usize,
+    /// Challenge ACKs that may still be sent in this second (RFC 5961 §7).
+    pub challenges: RateLimit,
+}
+
+/// What is noted about a frame in a send queue.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Sent {
+    /// When it was sent last, in wrapped microseconds.
+    pub at_us: u32,
+    /// How often it was sent; stays at 255.
+    pub times: u8,
+    /// Selectively acknowledged (RFC 2018).
+    pub sacked: bool,
+    /// Taken for lost; to be sent again.
+    pub lost: bool,
+    /// Sent again in this recovery.
+    pub resent: bool,
+}
+
+/// So many a second.
+#[derive(Clone, Copy, Debug)]
+pub struct RateLimit {
+    per_second: u32,
+    left: u32,
+    second: u64,
+}
+
+impl RateLimit {
+    /// At most `per_second` in any second.
+    pub const fn new(per_second: u32) -> RateLimit {
+        RateLimit { per_second, left: per_second, second: 0 }
+    }
+
+    /// Whether one more may go out now.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let second = now.as_micros() / 1_000_000;
+        if second != self.second {
+            (self.second, self.left) = (second, self.per_second);
+        }
+        self.left = match self.left.checked_sub(1) {
+            Some(left) => left,
+            None => return false,
+        };
+        true
+    }
+}
+
+impl Env {
+    /// The environment of a core whose frames are numbered below the region's count.
+    pub fn new(config: TcpConfig, pool: FramePool, frames_reserved: usize) -> Env {
+        let frames = pool.region().frames();
+        let challenges = RateLimit::new(config.challenge_acks_per_second);
+        Env {
+            now: Instant::ZERO,
+            now_ms: 0,
+            config,
+            pool,
+            rx: Store::new(frames),
+            tx: Store::new(frames),
+            metrics: Metrics::new(),
+            frames_reserved,
+            challenges,
+        }
+    }
+
+    /// Sets the time.
+    pub fn at(&mut self, now: Instant) {
+        self.now = now;
+        self.now_ms = now.as_millis32();
+    }
+
+    /// Wrapped microseconds, for [`Sent::at_us`].
+    #[inline]
+    pub fn now_us32(&self) -> u32 {
+        self.now.as_micros() as u32
+    }
+}

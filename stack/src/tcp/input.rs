@@ -1,0 +1,176 @@
+//! SEGMENT ARRIVES (RFC 9293 §3.10.7) for connections that have a `Tcb`. Queues what came and notes what is owed; sends nothing.
+
+use handfast_drivers::frame::Frame;
+
+use crate::metrics::{Counter, DropReason};
+use crate::tcp::env::Env;
+use crate::tcp::state::State;
+use crate::tcp::tcb::{Bits, Tcb};
+use crate::tcp::{ack, close, open, recv};
+use crate::wire::tcp::Segment;
+
+/// What becomes of a segment that was not simply taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Discarded; what the peer is owed, if anything, is noted in the connection.
+    Drop(DropReason),
+    /// Discarded and answered by a reset that takes its numbers from the segment (RFC 9293 §3.10.7.1). The connection stays.
+    Refuse(DropReason),
+    /// Discarded, and the connection ends with a reset from us.
+    Reset(DropReason),
+    /// The connection is over: the peer reset it.
+    PeerReset,
+}
+
+/// A segment arrives. `frame` holds its payload and nothing else; it is taken if it is kept.
+#[inline]
+pub fn segment_arrives(tcb: &mut Tcb, seg: &Segment, frame: &mut Option<Frame>, env: &mut Env) -> Result<(), Verdict> {
+    match tcb.state() {
+        State::SynSent => open::syn_sent_arrives(tcb, seg, frame, env),
+        State::Closed => Err(Verdict::Refuse(DropReason::NoConnection)),
+        _ => otherwise(tcb, seg, frame, env),
+    }
+}
+
+/// §3.10.7.4, the other states.
+fn otherwise(tcb: &mut Tcb, seg: &Segment, frame: &mut Option<Frame>, env: &mut Env) -> Result<(), Verdict> {
+    if tcb.state() == State::SynReceived && open::completes_simultaneous_open(tcb, seg) {
+        return open::both_syns_crossed(tcb, seg, env);
+    }
+    fourth_syn(tcb, seg, env)?; // RFC 5961 §4.2: whatever the sequence number, so before the first step
+    first_sequence(tcb, seg, env)?;
+    second_rst(tcb, seg, env)?;
+    heard(tcb, seg, env);
+    fifth_ack(tcb, seg, env)?;
+    // Sixth, URG: urgent data is delivered in line, as RFC 6093 §4 has applications ask for.
+    recv::text(tcb, seg.seq, frame, env)?; // seventh
+    if seg.flags.fin() || tcb.cold.is_some() {
+        close::eighth_fin(tcb, seg, env);
+    }
+    Ok(())
+}
+
+/// First: PAWS, then the sequence number.
+#[inline]
+fn first_sequence(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
+    if tcb.bits.has(Bits::TIMESTAMPS) && !seg.flags.rst() {
+        let Some(timestamps) = seg.timestamps else {
+            // RFC 7323 §3.2: once agreed, a segment without the option SHOULD be dropped.
+            return Err(Verdict::Drop(DropReason::TimestampMissing));
+        };
+        let older = (timestamps.value.wrapping_sub(tcb.ts_recent) as i32) < 0;
+        // RFC 7323 §5.5: after 24 days of idleness TS.Recent says nothing.
+        if older && env.now_ms.wrapping_sub(tcb.ts_recent_at_ms) < TS_RECENT_VALID_MS {
+            return unacceptable(tcb, seg, DropReason::PawsFailed, env);
+        }
+    }
+    let wnd = tcb.rcv_wnd();
+    let acceptable = match (seg.len(), wnd) {
+        (0, 0) => seg.seq == tcb.rcv_nxt,
+        (0, _) => seg.seq.within(tcb.rcv_nxt, wnd),
+        // RFC 9293 §3.10.7.4: with a window of zero no text is taken, but valid ACKs and RSTs are.
+        (_, 0) => seg.seq == tcb.rcv_nxt,
+        (len, _) => seg.seq.within(tcb.rcv_nxt, wnd) || seg.seq.add(len - 1).within(tcb.rcv_nxt, wnd),
+    };
+    if acceptable {
+        return Ok(());
+    }
+    let reason = match seg.seq.before(tcb.rcv_nxt) {
+        true => DropReason::Duplicate,
+        false => DropReason::OutOfWindow,
+    };
+    unacceptable(tcb, seg, reason, env)
+}
+
+/// An unacceptable segment is acknowledged, unless it is a reset. An empty one counts against the rate of challenges, lest
+/// two ends answer each other's answers for ever (RFC 5961 §5.3, §7). It may still be the answer that a keep-alive waits for.
+#[cold]
+fn unacceptable(tcb: &mut Tcb, seg: &Segment, reason: DropReason, env: &mut Env) -> Result<(), Verdict> {
+    if !seg.flags.rst() && (seg.len() > 0 || env.challenges.take(env.now)) {
+        tcb.bits.set(Bits::ACK_NOW);
+        tcb.heard_at_ms = env.now_ms;
+    }
+    Err(Verdict::Drop(reason))
+}
+
+/// Second: RST (RFC 5961 §3.2).
+#[inline]
+fn second_rst(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
+    if !seg.flags.rst() {
+        return Ok(());
+    }
+    if seg.seq == tcb.rcv_nxt {
+        return Err(Verdict::PeerReset);
+    }
+    challenge(tcb, env);
+    Err(Verdict::Drop(DropReason::ResetChallenged))
+}
+
+/// Fourth: SYN (RFC 5961 §4.2). A SYN-RECEIVED that gets its SYN again repeats its SYN-ACK.
+#[inline]
+fn fourth_syn(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
+    if !seg.flags.syn() || seg.flags.rst() {
+        return Ok(());
+    }
+    if tcb.state() == State::SynReceived && seg.seq == tcb.irs {
+        tcb.bits.set(Bits::SYN_OWED);
+        return Err(Verdict::Drop(DropReason::Duplicate));
+    }
+    challenge(tcb, env);
+    Err(Verdict::Drop(DropReason::SynChallenged))
+}
+
+/// A segment that passed the first steps is from the peer: it is alive, and its clock is known (RFC 7323 §4.3).
+#[inline]
+fn heard(tcb: &mut Tcb, seg: &Segment, env: &Env) {
+    tcb.heard_at_ms = env.now_ms;
+    tcb.probes = 0;
+    if let Some(timestamps) = seg.timestamps
+        && tcb.bits.has(Bits::TIMESTAMPS)
+        && seg.seq.at_or_before(tcb.last_ack_sent)
+    {
+        tcb.ts_recent = timestamps.value;
+        tcb.ts_recent_at_ms = env.now_ms;
+    }
+}
+
+/// Fifth: ACK.
+#[inline]
+fn fifth_ack(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
+    if !seg.flags.ack() {
+        return Err(Verdict::Drop(DropReason::NoAck));
+    }
+    if tcb.state() == State::SynReceived {
+        if !(seg.ack.after(tcb.snd_una) && seg.ack.at_or_before(tcb.snd_nxt)) {
+            return Err(Verdict::Refuse(DropReason::AckUnacceptable));
+        }
+        open::established(tcb, env);
+        ack::first_window(tcb, seg);
+    }
+    ack::acknowledge(tcb, seg, env)?;
+    match tcb.state() {
+        State::FinWait1 if tcb.fin_acked() => close::our_fin_is_acked(tcb, env),
+        State::Closing if tcb.fin_acked() => tcb.enter(State::TimeWait),
+        State::LastAck if tcb.fin_acked() => {
+            tcb.enter(State::Closed);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Owes the peer a challenge ACK (RFC 5961 §3.2, §4.2), unless there were too many in this second (§7).
+#[cold]
+pub(super) fn challenge(tcb: &mut Tcb, env: &mut Env) {
+    if env.challenges.take(env.now) {
+        env.metrics.count(Counter::ChallengeAcks);
+        tcb.bits.set(Bits::ACK_NOW);
+    } else {
+        env.metrics.dropped(DropReason::RateLimited);
+    }
+}
+
+const TS_RECENT_VALID_MS: u32 = 24 * 24 * 3600 * 1000;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,288 @@
+//! Opening (RFC 9293 §3.5): active, passive and both at once.
+//!
+//! Three segments and not two: the side that answers a SYN learns from the third that the SYN was of this connection. An old
+//! duplicate SYN gets a SYN-ACK whose acknowledgment the other side refuses with a reset, and nothing is left open.
+
+use handfast_drivers::frame::Frame;
+
+use crate::config::TcpConfig;
+use crate::demux::syn_rcvd::SynRcvd;
+use crate::metrics::{Counter, DropReason};
+use crate::tcp::env::Env;
+use crate::tcp::input::Verdict;
+use crate::tcp::state::State;
+use crate::tcp::tcb::{Bits, Events, Tcb};
+use crate::tcp::{ack, close, recv, timers};
+use crate::wire::tcp::{Flags, Header, Options, Segment, Timestamps};
+
+/// Begins an active open: a SYN is owed.
+pub fn active(tcb: &mut Tcb, env: &mut Env) {
+    tcb.begin(State::SynSent);
+    tcb.bits.set(Bits::ACTIVE.and(Bits::SYN_OWED).and(Bits::IDLE_ARMED));
+    tcb.rcv_shift = own_shift(&env.config);
+    tcb.idle_at_ms = env.now_ms.wrapping_add(env.config.connect_give_up.as_millis() as u32);
+    env.metrics.count(Counter::ActiveOpens);
+}
+
+/// SEGMENT ARRIVES in SYN-SENT (RFC 9293 §3.10.7.3).
+pub fn syn_sent_arrives(tcb: &mut Tcb, seg: &Segment, frame: &mut Option<Frame>, env: &mut Env) -> Result<(), Verdict> {
+    if seg.flags.ack() && seg.ack != tcb.iss.add(1) {
+        // First: the acknowledgment of a SYN that is not ours.
+        return Err(match seg.flags.rst() {
+            true => Verdict::Drop(DropReason::ResetIgnored),
+            false => Verdict::Refuse(DropReason::AckUnacceptable),
+        });
+    }
+    if seg.flags.rst() {
+        // Second: a reset counts only if it acknowledges our SYN.
+        return Err(match seg.flags.ack() {
+            true => Verdict::PeerReset,
+            false => Verdict::Drop(DropReason::ResetIgnored),
+        });
+    }
+    if !seg.flags.syn() {
+        return Err(Verdict::Drop(DropReason::NoAck)); // fifth
+    }
+    // Fourth: SYN.
+    tcb.irs = seg.seq;
+    tcb.rcv_nxt = seg.seq.add(1);
+    tcb.rcv_adv = tcb.rcv_nxt.add(syn_window(&env.config));
+    tcb.last_ack_sent = tcb.rcv_nxt;
+    agree(tcb, seg, env);
+    tcb.heard_at_ms = env.now_ms;
+    ack::first_window(tcb, seg);
+    if !seg.flags.ack() {
+        // The SYNs crossed. Ours is not acknowledged yet; both are repeated as SYN-ACK (figure 7).
+        tcb.enter(State::SynReceived);
+        tcb.bits.set(Bits::SYN_OWED);
+        return Ok(());
+    }
+    established(tcb, env);
+    ack::acknowledge(tcb, seg, env)?;
+    tcb.bits.set(Bits::ACK_NOW);
+    recv::text(tcb, tcb.rcv_nxt, frame, env)?;
+    if seg.flags.fin() {
+        let fin = Segment { seq: seg.seq.add(1), ..*seg };
+        close::eighth_fin(tcb, &fin, env);
+    }
+    Ok(())
+}
+
+/// In SYN-RECEIVED after a simultaneous open: the peer's SYN again, now with the acknowledgment of ours.
+pub fn completes_simultaneous_open(tcb: &Tcb, seg: &Segment) -> bool {
+    seg.flags.contains(Flags::SYN | Flags::ACK) && !seg.flags.rst() && seg.seq == tcb.irs && seg.ack == tcb.iss.add(1)
+}
+
+/// Completes a simultaneous open (RFC 9293 §3.5, figure 7).
+pub fn both_syns_crossed(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
+    established(tcb, env);
+    ack::first_window(tcb, seg);
+    tcb.bits.set(Bits::ACK_NOW);
+    ack::acknowledge(tcb, seg, env)
+}
+
+/// ESTABLISHED is reached: by SYN-ACK, or by the ACK of our SYN-ACK.
+pub fn established(tcb: &mut Tcb, env: &mut Env) {
+    tcb.enter(State::Established);
+    on_established(tcb, env);
+    if tcb.bits.has(Bits::FIN_QUEUED) {
+        tcb.enter(State::FinWait1);
+    }
+}
+
+fn on_established(tcb: &mut Tcb, env: &mut Env) {
+    tcb.bits.clear(Bits::IDLE_ARMED.and(Bits::SYN_OWED));
+    tcb.events.add(if tcb.bits.has(Bits::ACTIVE) { Events::CONNECTED } else { Events::ACCEPTED });
+    tcb.congestion.start(tcb.segment_max());
+    tcb.congestion.recover = tcb.iss;
+    // RFC 5681 §3.1: when a SYN was lost, the first window is one segment.
+    if tcb.rtt.backoff > 0 {
+        tcb.congestion.cwnd = tcb.segment_max();
+        // RFC 6298 §5.7: with the timer still backed off there is no valid measurement; begin with 3 s.
+        tcb.rtt.backoff = 0;
+    }
+    tcb.heard_at_ms = env.now_ms;
+    timers::arm_keepalive(tcb, env);
+    env.metrics.count(Counter::Established);
+}
+
+/// A half-open record becomes a connection: `seg` is the ACK that completed it, whose text and FIN are still to be taken.
+pub fn passive(record: &SynRcvd, tag: u32, mss: u16, ts_offset: u32, seg: &Segment, env: &mut Env) -> Tcb {
+    let mut tcb = Tcb::new(record.key, record.iss, record.peer_mss.min(mss));
+    tcb.tag = tag;
+    tcb.irs = record.irs;
+    tcb.rcv_nxt = record.irs.add(1);
+    tcb.rcv_adv = tcb.rcv_nxt.add(syn_window(&env.config));
+    tcb.last_ack_sent = tcb.rcv_nxt;
+    tcb.snd_nxt = record.iss.add(1);
+    tcb.snd_una = tcb.snd_nxt;
+    tcb.ts_offset = ts_offset;
+    if record.offered.timestamps() {
+        tcb.bits.set(Bits::TIMESTAMPS);
+        tcb.ts_recent = record.ts_recent;
+        tcb.ts_recent_at_ms = env.now_ms;
+        if let Some(timestamps) = seg.timestamps
+            && record.retries == 0
+        {
+            let rtt_ms = tcb.ts_value(env.now_ms).wrapping_sub(timestamps.echo);
+            tcb.rtt.measured(rtt_ms.min(60_000) * 1_000);
+        }
+    }
+    if record.offered.sack() {
+        tcb.bits.set(Bits::SACK);
+    }
+    if let Some(shift) = record.offered.window_scale() {
+        tcb.bits.set(Bits::SCALING);
+        (tcb.snd_shift, tcb.rcv_shift) = (shift, own_shift(&env.config));
+    }
+    if !env.config.nagle {
+        tcb.bits.set(Bits::NODELAY);
+    }
+    tcb.begin(State::Established);
+    on_established(&mut tcb, env);
+    ack::first_window(&mut tcb, seg);
+    tcb
+}
+
+/// What both ends want of the options (RFC 7323 §1.3, §2.2, §3.2; RFC 2018 §2).
+fn agree(tcb: &mut Tcb, seg: &Segment, env: &Env) {
+    let config = &env.config;
+    // RFC 9293 §3.7.1, MUST-15: without the option 536 (IPv4) or 1220 (IPv6).
+    tcb.mss = tcb.mss.min(peer_mss(seg, tcb.key.remote.is_v4()));
+    if let Some(timestamps) = seg.timestamps
+        && config.timestamps
+    {
+        tcb.bits.set(Bits::TIMESTAMPS);
+        tcb.ts_recent = timestamps.value;
+        tcb.ts_recent_at_ms = env.now_ms;
+    }
+    if seg.sack_permitted && config.sack {
+        tcb.bits.set(Bits::SACK);
+    }
+    match seg.window_scale {
+        Some(shift) if config.window_scaling => {
+            tcb.bits.set(Bits::SCALING);
+            tcb.snd_shift = shift;
+        }
+        _ => tcb.rcv_shift = 0,
+    }
+}
+
+/// The peer's MSS, as it says or by default; never so small that options leave no room for data.
+pub fn peer_mss(seg: &Segment, is_v4: bool) -> u16 {
+    seg.mss.unwrap_or(if is_v4 { 536 } else { 1220 }).max(MSS_MIN)
+}
+
+/// The options of a SYN.
+pub fn syn_options(config: &TcpConfig, mss: u16, ts_value: u32) -> Options {
+    Options {
+        mss: Some(mss),
+        window_scale: config.window_scaling.then(|| own_shift(config)),
+        sack_permitted: config.sack,
+        timestamps: config.timestamps.then_some(Timestamps { value: ts_value, echo: 0 }),
+        ..Options::default()
+    }
+}
+
+/// The SYN-ACK of a half-open record, first or again.
+pub fn syn_ack(record: &SynRcvd, config: &TcpConfig, mss: u16, ts_value: u32) -> Header {
+    Header {
+        src_port: record.key.local_port,
+        dst_port: record.key.remote_port,
+        seq: record.iss,
+        ack: record.irs.add(1),
+        flags: Flags::SYN | Flags::ACK,
+        window: syn_window(config) as u16,
+        urgent: 0,
+        options: Options {
+            mss: Some(mss),
+            window_scale: record.offered.window_scale().map(|_| own_shift(config)),
+            sack_permitted: record.offered.sack(),
+            timestamps: half_open_timestamps(record, ts_value),
+            ..Options::default()
+        },
+    }
+}
+
+/// The ACK that answers an unacceptable segment of a half-open connection.
+pub fn challenge(record: &SynRcvd, config: &TcpConfig, ts_value: u32) -> Header {
+    let options = Options { timestamps: half_open_timestamps(record, ts_value), ..Options::default() };
+    let shift = record.offered.window_scale().map_or(0, |_| own_shift(config));
+    let window = (syn_window(config) >> shift) as u16;
+    Header { seq: record.iss.add(1), flags: Flags::ACK, window, options, ..syn_ack(record, config, 0, ts_value) }
+}
+
+fn half_open_timestamps(record: &SynRcvd, ts_value: u32) -> Option<Timestamps> {
+    record.offered.timestamps().then_some(Timestamps { value: ts_value, echo: record.ts_recent })
+}
+
+/// The window of a SYN, which is never scaled (RFC 7323 §2.2).
+pub fn syn_window(config: &TcpConfig) -> u32 {
+    config.recv_buffer_bytes.min(u16::MAX.into())
+}
+
+/// The smallest shift with which the whole receive buffer can be told.
+pub fn own_shift(config: &TcpConfig) -> u8 {
+    let bits = u32::BITS - (config.recv_buffer_bytes >> 16).leading_zeros();
+    if config.window_scaling { bits.min(14) as u8 } else { 0 }
+}
+
+/// What becomes of a segment for a half-open record (RFC 9293 §3.10.7.4 in SYN-RECEIVED, with RFC 5961).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HalfOpen {
+    /// The handshake is complete.
+    Complete,
+    /// The SYN came again: so goes the SYN-ACK.
+    SynAckAgain,
+    /// The peer took it back.
+    Reset,
+    /// Discarded; `true` if an ACK is owed (<SEQ=SND.NXT><ACK=RCV.NXT>).
+    Drop(DropReason, bool),
+    /// Discarded and answered by a reset.
+    Refuse(DropReason),
+}
+
+/// SEGMENT ARRIVES in a passive SYN-RECEIVED.
+pub fn syn_rcvd_arrives(record: &SynRcvd, seg: &Segment, config: &TcpConfig) -> HalfOpen {
+    let rcv_nxt = record.irs.add(1);
+    let wnd = syn_window(config);
+    if seg.flags.syn() && !seg.flags.rst() {
+        // RFC 5961 §4.2. A SYN of another connection gets an ACK that its sender answers by a reset.
+        return match seg.seq == record.irs && !seg.flags.ack() {
+            true => HalfOpen::SynAckAgain,
+            false => HalfOpen::Drop(DropReason::SynChallenged, true),
+        };
+    }
+    if let Some(timestamps) = seg.timestamps
+        && record.offered.timestamps()
+        && !seg.flags.rst()
+        && (timestamps.value.wrapping_sub(record.ts_recent) as i32) < 0
+    {
+        return HalfOpen::Drop(DropReason::PawsFailed, true);
+    }
+    let len = seg.len();
+    let acceptable = seg.seq.within(rcv_nxt, wnd) || (len > 0 && seg.seq.add(len - 1).within(rcv_nxt, wnd));
+    if seg.flags.rst() {
+        return match (acceptable, seg.seq == rcv_nxt) {
+            (_, true) => HalfOpen::Reset,
+            (true, false) => HalfOpen::Drop(DropReason::ResetChallenged, true),
+            (false, false) => HalfOpen::Drop(DropReason::OutOfWindow, false),
+        };
+    }
+    if !acceptable {
+        return HalfOpen::Drop(DropReason::OutOfWindow, true);
+    }
+    if !seg.flags.ack() {
+        return HalfOpen::Drop(DropReason::NoAck, false);
+    }
+    match seg.ack == record.iss.add(1) {
+        true => HalfOpen::Complete,
+        false => HalfOpen::Refuse(DropReason::AckUnacceptable),
+    }
+}
+
+/// Never believe a peer that wants segments smaller than this: each costs a frame and a header.
+const MSS_MIN: u16 = 64;
+
+#[cfg(test)]
+mod tests;

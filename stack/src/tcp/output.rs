@@ -1,0 +1,369 @@
+//! What a connection sends: the one place (RFC 9293 §3.7, §3.8). It runs once per connection and burst, after the application,
+//! so that acknowledgment, window, data and FIN share a segment wherever they can.
+
+use handfast_drivers::burst::TxBurst;
+use handfast_drivers::frame::{Frame, FramePool};
+
+use crate::metrics::Counter;
+use crate::tcp::chain::NIL;
+use crate::tcp::env::Env;
+use crate::tcp::open;
+use crate::tcp::recv;
+use crate::tcp::sack;
+use crate::tcp::send_queue;
+use crate::tcp::state::State;
+use crate::tcp::tcb::{Bits, Tcb};
+use crate::tcp::timers;
+use crate::wire::ethernet::Ethernet;
+use crate::wire::packet::{self, Ip};
+use crate::wire::tcp::{Flags, Header, Options, SackBlocks, Seq, Timestamps};
+
+/// How frames reach the peer.
+#[derive(Clone, Copy, Debug)]
+pub struct Path {
+    /// The Ethernet header.
+    pub link: Ethernet,
+    /// The device fills in TCP checksums.
+    pub tx_checksum: bool,
+    /// The largest IP packet that gets through, in bytes.
+    pub mtu: u16,
+}
+
+/// How far output came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// Nothing more to send now.
+    Done,
+    /// The burst is full, or no frame is left: more is owed.
+    Blocked,
+}
+
+/// Sends everything that is owed and allowed.
+pub fn run(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
+    match tcb.state() {
+        State::SynSent | State::SynReceived => syn(tcb, env, path, tx),
+        State::Closed => Progress::Done,
+        State::TimeWait | State::FinWait2 => acknowledgment(tcb, env, path, tx),
+        State::Established | State::FinWait1 | State::CloseWait | State::Closing | State::LastAck => {
+            let progress = segments(tcb, env, path, tx);
+            if progress == Progress::Blocked {
+                return progress;
+            }
+            acknowledgment(tcb, env, path, tx)
+        }
+    }
+}
+
+/// SYN, or SYN-ACK after the SYNs crossed.
+fn syn(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
+    if !tcb.bits.has(Bits::SYN_OWED) {
+        return acknowledgment_if_synchronised(tcb, env, path, tx);
+    }
+    let answers = tcb.state() == State::SynReceived;
+    let mut options = open::syn_options(&env.config, tcb.mss, tcb.ts_value(env.now_ms));
+    if answers {
+        options.timestamps = tcb
+            .bits
+            .has(Bits::TIMESTAMPS)
+            .then_some(Timestamps { value: tcb.ts_value(env.now_ms), echo: tcb.ts_recent });
+        options.sack_permitted &= tcb.bits.has(Bits::SACK);
+        options.window_scale = options.window_scale.filter(|_| tcb.bits.has(Bits::SCALING));
+    }
+    let header = Header {
+        src_port: tcb.key.local_port,
+        dst_port: tcb.key.remote_port,
+        seq: tcb.iss,
+        ack: if answers { tcb.rcv_nxt } else { Seq(0) },
+        flags: if answers { Flags::SYN | Flags::ACK } else { Flags::SYN },
+        window: open::syn_window(&env.config) as u16,
+        urgent: 0,
+        options,
+    };
+    if !send_bare(&tcb.key_ip(), &header, &env.pool, path, tx) {
+        return Progress::Blocked;
+    }
+    if tcb.snd_nxt == tcb.iss {
+        tcb.snd_nxt = tcb.iss.add(1);
+    } else if tcb.rtt.backoff > 0 {
+        env.metrics.count(Counter::Retransmissions);
+    }
+    tcb.bits.clear(Bits::SYN_OWED.and(Bits::ACK_NOW));
+    timers::arm_rtx(tcb, env);
+    Progress::Done
+}
+
+fn acknowledgment_if_synchronised(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
+    match tcb.state() {
+        State::SynReceived => acknowledgment(tcb, env, path, tx),
+        _ => Progress::Done,
+    }
+}
+
+/// Data and FIN: what is lost first, then what is new.
+fn segments(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
+    if tcb.lost_bytes() > 0 && retransmit(tcb, env, path, tx) == Progress::Blocked {
+        return Progress::Blocked;
+    }
+    while tcb.tx_unsent != NIL {
+        match next_segment(tcb, env) {
+            Next::Send(at) => match send_segment(tcb, at, env, path, tx) {
+                Sending::Sent => {}
+                Sending::DeviceHasIt => break,
+                Sending::Blocked => return Progress::Blocked,
+            },
+            Next::Wait => break,
+            Next::Probe => {
+                timers::arm_persist(tcb, env);
+                break;
+            }
+        }
+    }
+    let fin_due = tcb.bits.has(Bits::FIN_QUEUED) && tcb.tx_unsent == NIL && !tcb.fin_sent();
+    if fin_due || tcb.bits.has(Bits::FIN_AGAIN) {
+        return fin(tcb, env, path, tx);
+    }
+    Progress::Done
+}
+
+/// Sends again what is taken for lost, oldest first, as the congestion window allows (RFC 6675 §5).
+#[cold]
+fn retransmit(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
+    let mut at = tcb.tx.head();
+    while at != tcb.tx_unsent && tcb.lost_bytes() > 0 {
+        let Some((held, _, &mut sent)) = env.tx.get_mut(at) else { break };
+        let len = held.len() as u32;
+        if !sent.lost || sent.sacked {
+            at = env.tx.next(at);
+            continue;
+        }
+        let pipe = tcb.pipe();
+        if pipe > 0 && pipe + len.min(tcb.segment_max()) > tcb.congestion.cwnd {
+            break;
+        }
+        // The path may have become narrower since; a closed window lets one byte through (RFC 9293 §3.8.6.1).
+        let len_max = if tcb.snd_wnd == 0 { 1 } else { tcb.segment_max() };
+        let Some(first) = send_queue::split(tcb, at, len_max.min(len), env) else { break };
+        match send_segment(tcb, first, env, path, tx) {
+            Sending::Sent => {
+                env.metrics.count(Counter::Retransmissions);
+                at = env.tx.next(first);
+            }
+            // It is on its way out already: that is the retransmission.
+            Sending::DeviceHasIt => at = env.tx.next(first),
+            Sending::Blocked => return Progress::Blocked,
+        }
+        if tcb.snd_wnd == 0 {
+            break;
+        }
+    }
+    Progress::Done
+}
+
+enum Next {
+    Send(u32),
+    Wait,
+    Probe,
+}
+
+/// Decides about the first unsent segment: Nagle (RFC 9293 §3.7.4), silly windows (§3.8.6.2.1), both windows. May split it.
+#[inline]
+fn next_segment(tcb: &mut Tcb, env: &mut Env) -> Next {
+    let at = tcb.tx_unsent;
+    let Some((held, slot)) = env.tx.get(at) else { return Next::Wait };
+    let segment_max = tcb.segment_max();
+    let is_last = env.tx.next(at) == NIL;
+    let len = (held.len() as u32).min(segment_max);
+    let whole = held.len() as u32 <= segment_max;
+    let flight = tcb.flight();
+    let window_end = tcb.snd_una.add(tcb.snd_wnd);
+    let window = if window_end.after(slot.seq) { window_end.since(slot.seq) } else { 0 };
+    let probing = tcb.bits.has(Bits::PROBE_OWED);
+    if probing {
+        tcb.bits.clear(Bits::PROBE_OWED);
+        if window < len {
+            // RFC 9293 §3.8.6.1: at least one octet of new data; or what the window allows, after the override timeout.
+            env.metrics.count(Counter::WindowProbes);
+            return send_queue::split(tcb, at, window.max(1), env).map_or(Next::Wait, Next::Send);
+        }
+    }
+    if window < len {
+        let worthwhile = window > 0 && window >= (tcb.snd_wnd_max / 2).min(segment_max);
+        if worthwhile && tcb.pipe() + window <= tcb.congestion.cwnd {
+            return send_queue::split(tcb, at, window, env).map_or(Next::Wait, Next::Send);
+        }
+        return if flight == 0 { Next::Probe } else { Next::Wait };
+    }
+    if flight > 0 && tcb.pipe() + len > tcb.congestion.cwnd {
+        return Next::Wait;
+    }
+    // A short segment waits while anything is unacknowledged, unless nothing can be added to it any more.
+    let short = whole && is_last && len < segment_max;
+    if short && flight > 0 && !probing && !tcb.bits.has(Bits::NODELAY.and(Bits::FIN_QUEUED)) {
+        return Next::Wait;
+    }
+    if whole { Next::Send(at) } else { send_queue::split(tcb, at, len, env).map_or(Next::Wait, Next::Send) }
+}
+
+enum Sending {
+    Sent,
+    DeviceHasIt,
+    Blocked,
+}
+
+/// Sends element `at` of the send queue, with the FIN if nothing follows it.
+#[inline]
+fn send_segment(tcb: &mut Tcb, at: u32, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Sending {
+    if tx.room() == 0 {
+        return Sending::Blocked;
+    }
+    let Some((_, slot)) = env.tx.get(at) else { return Sending::DeviceHasIt };
+    let (seq, next) = (slot.seq, env.tx.next(at));
+    let mut flags = Flags::ACK;
+    if next == NIL {
+        flags |= Flags::PSH;
+        if tcb.bits.has(Bits::FIN_QUEUED) {
+            flags |= Flags::FIN;
+        }
+    }
+    let header = header(tcb, env, seq, flags, SackBlocks::EMPTY);
+    let v6 = !tcb.key.local.is_v4();
+    let header_len = packet::headers_len(path.link.vlan.is_some(), v6, &header);
+    let now_us = env.now_us32();
+    let Some((held, _, sent)) = env.tx.get_mut(at) else { return Sending::DeviceHasIt };
+    let Some((room, payload)) = held.header_mut(header_len) else { return Sending::DeviceHasIt };
+    let len = payload.len();
+    packet::emit_headers(room, &path.link, &tcb.key_ip(), &header, payload, !path.tx_checksum);
+    if tx.push_held(held, header_len, len).is_err() {
+        return Sending::DeviceHasIt;
+    }
+    if sent.lost {
+        (sent.lost, sent.resent) = (false, true);
+        tcb.cold_mut().lost_bytes -= len as u32;
+    }
+    (sent.at_us, sent.times) = (now_us, sent.times.saturating_add(1));
+    let end = seq.add(len as u32 + u32::from(flags.fin()));
+    if at == tcb.tx_unsent {
+        tcb.tx_unsent = next;
+    }
+    if end.after(tcb.snd_nxt) {
+        tcb.snd_nxt = end;
+    }
+    // What is out of order is told by an acknowledgment without data: that has room for the blocks.
+    let blocks_owed = tcb.bits.has(Bits::ACK_NOW) && tcb.cold.as_ref().is_some_and(|cold| !cold.ooo.is_empty());
+    told(tcb);
+    if blocks_owed {
+        tcb.bits.set(Bits::ACK_NOW);
+    }
+    timers::arm_rtx(tcb, env);
+    Sending::Sent
+}
+
+/// A FIN of its own.
+fn fin(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
+    let header = header(tcb, env, tcb.snd_end, Flags::FIN | Flags::ACK, SackBlocks::EMPTY);
+    if !send_bare(&tcb.key_ip(), &header, &env.pool, path, tx) {
+        return Progress::Blocked;
+    }
+    if tcb.bits.has(Bits::FIN_AGAIN) {
+        env.metrics.count(Counter::Retransmissions);
+        tcb.bits.clear(Bits::FIN_AGAIN);
+    }
+    tcb.snd_nxt = tcb.snd_end.add(1);
+    told(tcb);
+    timers::arm_rtx(tcb, env);
+    Progress::Done
+}
+
+/// An acknowledgment alone, if one is owed that no segment carried; keep-alive probes are acknowledgments too.
+#[inline]
+fn acknowledgment(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
+    if tcb.bits.has(Bits::WINDOW_CHECK) {
+        tcb.bits.clear(Bits::WINDOW_CHECK);
+        if recv::window_update_due(tcb, env) {
+            tcb.bits.set(Bits::ACK_NOW);
+        }
+    }
+    if tcb.bits.has(Bits::KEEPALIVE_OWED) {
+        // RFC 9293 §3.8.4: SEG.SEQ = SND.NXT − 1 is outside the peer's window, so that it must answer.
+        let header = header(tcb, env, tcb.snd_nxt - 1, Flags::ACK, SackBlocks::EMPTY);
+        if !send_bare(&tcb.key_ip(), &header, &env.pool, path, tx) {
+            return Progress::Blocked;
+        }
+        tcb.bits.clear(Bits::KEEPALIVE_OWED);
+        told(tcb);
+    }
+    if !tcb.bits.has(Bits::ACK_NOW) {
+        return Progress::Done;
+    }
+    let blocks = match tcb.cold.is_some() && tcb.bits.has(Bits::SACK) {
+        true => sack::blocks(tcb, env),
+        false => SackBlocks::EMPTY,
+    };
+    let header = header(tcb, env, tcb.snd_nxt, Flags::ACK, blocks);
+    if !send_bare(&tcb.key_ip(), &header, &env.pool, path, tx) {
+        return Progress::Blocked;
+    }
+    told(tcb);
+    Progress::Done
+}
+
+/// A header of a synchronised connection. It tells RCV.NXT and the window; [`told`] notes that it did once it is out.
+#[inline]
+fn header(tcb: &mut Tcb, env: &Env, seq: Seq, flags: Flags, sack: SackBlocks) -> Header {
+    let window = recv::advertise(tcb, env) >> tcb.rcv_shift;
+    let timestamps =
+        tcb.bits.has(Bits::TIMESTAMPS).then(|| Timestamps { value: tcb.ts_value(env.now_ms), echo: tcb.ts_recent });
+    Header {
+        src_port: tcb.key.local_port,
+        dst_port: tcb.key.remote_port,
+        seq,
+        ack: tcb.rcv_nxt,
+        flags,
+        window: window.min(u16::MAX.into()) as u16,
+        urgent: 0,
+        options: Options { timestamps, sack, ..Options::default() },
+    }
+}
+
+/// The peer has been told RCV.NXT and the window.
+#[inline]
+fn told(tcb: &mut Tcb) {
+    tcb.bits.clear(Bits::ACK_NOW.and(Bits::ACK_DELAYED));
+    tcb.last_ack_sent = tcb.rcv_nxt;
+}
+
+/// Sends a segment without payload. `false` if the burst is full or there is no frame.
+pub fn send_bare(ip: &Ip, header: &Header, pool: &FramePool, path: &Path, tx: &mut TxBurst) -> bool {
+    if tx.room() == 0 {
+        return false;
+    }
+    let Some(frame) = pool.alloc() else { return false };
+    tx.push(bare(frame, ip, header, path));
+    true
+}
+
+/// Writes a segment without payload into an empty frame.
+#[inline]
+pub fn bare(mut frame: Frame, ip: &Ip, header: &Header, path: &Path) -> Frame {
+    let len = packet::headers_len(path.link.vlan.is_some(), !ip.src.is_v4(), header);
+    packet::emit_headers(frame.append(len), &path.link, ip, header, &[], !path.tx_checksum);
+    frame
+}
+
+/// The payload of a full segment without options that an IP packet of `mtu` bytes carries.
+pub fn mss(mtu: u16, is_v4: bool) -> u16 {
+    mtu.saturating_sub(if is_v4 { 40 } else { 60 }).max(MSS_MIN)
+}
+
+impl Tcb {
+    /// The IP header's part of what this connection sends.
+    #[inline]
+    pub fn key_ip(&self) -> Ip {
+        Ip { flow_label: self.ts_offset & 0xf_ffff, ..Ip::new(self.key.local, self.key.remote) }
+    }
+}
+
+const MSS_MIN: u16 = 64;
+
+#[cfg(test)]
+mod tests;

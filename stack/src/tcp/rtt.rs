@@ -1,0 +1,47 @@
+//! Round-trip time and retransmission timeout (RFC 6298).
+
+use crate::config::TcpConfig;
+
+/// What a connection knows of its round trips.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Rtt {
+    /// SRTT in microseconds; 0 before the first measurement.
+    pub srtt_us: u32,
+    /// RTTVAR in microseconds.
+    pub rttvar_us: u32,
+    /// Timeouts in a row without an acknowledgment of new data: the timeout is doubled so many times.
+    pub backoff: u8,
+}
+
+impl Rtt {
+    /// Takes a measurement (RFC 6298 §2.2, §2.3). Never one of a segment that was sent twice (§3, Karn).
+    #[inline]
+    pub fn measured(&mut self, rtt_us: u32) {
+        // A measurement is at least 1 µs and, so that the sums below fit, at most half an hour.
+        let rtt_us = rtt_us.clamp(1, 1 << 31);
+        if self.srtt_us == 0 {
+            self.srtt_us = rtt_us;
+            self.rttvar_us = rtt_us / 2;
+        } else {
+            let deviation = self.srtt_us.abs_diff(rtt_us);
+            self.rttvar_us = self.rttvar_us - self.rttvar_us / 4 + deviation / 4;
+            self.srtt_us = (self.srtt_us - self.srtt_us / 8 + rtt_us / 8).max(1);
+        }
+    }
+
+    /// The retransmission timeout in milliseconds, backed off (RFC 6298 §2.2–§2.5, §5.5).
+    #[inline]
+    pub fn timeout_ms(&self, config: &TcpConfig) -> u32 {
+        let (min, max) = (config.rto_min.as_micros(), config.rto_max.as_micros());
+        let base_us = match self.srtt_us {
+            0 => config.rto_initial.as_micros(),
+            // RTO = SRTT + max(G, K·RTTVAR), with a clock granularity G of 1 ms.
+            srtt => (u64::from(srtt) + (4 * u64::from(self.rttvar_us)).max(1_000)).max(min),
+        };
+        // Rounded up, and a tick more: the clock may be just about to move.
+        ((base_us << self.backoff.min(16)).min(max).div_ceil(1_000) + 1) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests;

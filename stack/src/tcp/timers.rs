@@ -1,0 +1,198 @@
+//! What happens when time passes: retransmission (RFC 6298 §5), zero-window probes (RFC 9293 §3.8.6.1), delayed
+//! acknowledgment, keep-alive (§3.8.4), FIN-WAIT-2 and the application's own timer.
+//!
+//! The deadlines are in the record; the wheel has one entry per connection, armed for the earliest of them. A deadline that
+//! moves later leaves the wheel alone: when the entry comes up, the record is looked at, and the entry goes back to sleep.
+
+use crate::metrics::Counter;
+use crate::tcp::congestion::Phase;
+use crate::tcp::env::Env;
+use crate::tcp::sack;
+use crate::tcp::state::State;
+use crate::tcp::tcb::{Bits, Events, Tcb};
+
+/// What a deadline did to the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expired {
+    /// It lives; something may be owed.
+    Alive,
+    /// The peer does not answer: it is given up.
+    TimedOut,
+    /// FIN-WAIT-2 has waited long enough.
+    Abandoned,
+}
+
+/// Acts on every deadline that has passed.
+pub fn expired(tcb: &mut Tcb, env: &mut Env) -> Expired {
+    let now = env.now_ms;
+    if tcb.bits.has(Bits::ACK_DELAYED) && passed(tcb.ack_at_ms, now) {
+        tcb.bits.clear(Bits::ACK_DELAYED);
+        tcb.bits.set(Bits::ACK_NOW);
+        env.metrics.count(Counter::DelayedAcks);
+    }
+    if tcb.bits.has(Bits::APP_ARMED) && passed(tcb.app_at_ms, now) {
+        tcb.bits.clear(Bits::APP_ARMED);
+        tcb.events.add(Events::TIMER);
+    }
+    if tcb.bits.has(Bits::IDLE_ARMED) && passed(tcb.idle_at_ms, now) {
+        tcb.bits.clear(Bits::IDLE_ARMED);
+        match idle(tcb, env) {
+            Expired::Alive => {}
+            over => return over,
+        }
+    }
+    if tcb.bits.has(Bits::RTX_ARMED) && passed(tcb.rtx_at_ms, now) {
+        tcb.bits.clear(Bits::RTX_ARMED);
+        return retransmission(tcb, env);
+    }
+    Expired::Alive
+}
+
+/// The earliest deadline, in wrapped milliseconds.
+#[inline]
+pub fn next_deadline(tcb: &Tcb) -> Option<u32> {
+    let bits = tcb.bits;
+    let armed = Bits::RTX_ARMED.and(Bits::ACK_DELAYED).and(Bits::IDLE_ARMED).and(Bits::APP_ARMED);
+    if !bits.has(armed) {
+        return None;
+    }
+    let mut earliest = None;
+    for (bit, at) in [
+        (Bits::RTX_ARMED, tcb.rtx_at_ms),
+        (Bits::ACK_DELAYED, tcb.ack_at_ms),
+        (Bits::IDLE_ARMED, tcb.idle_at_ms),
+        (Bits::APP_ARMED, tcb.app_at_ms),
+    ] {
+        if bits.has(bit) && earliest.is_none_or(|sooner| !passed(sooner, at)) {
+            earliest = Some(at);
+        }
+    }
+    earliest
+}
+
+/// `at` is not after `now`, both wrapped milliseconds.
+#[inline]
+pub fn passed(at: u32, now: u32) -> bool {
+    now.wrapping_sub(at) as i32 >= 0
+}
+
+/// Arms the retransmission timer if it is not armed (RFC 6298 §5.1).
+#[inline]
+pub fn arm_rtx(tcb: &mut Tcb, env: &Env) {
+    if !tcb.bits.has(Bits::RTX_ARMED) {
+        tcb.bits.set(Bits::RTX_ARMED);
+        tcb.rtx_at_ms = env.now_ms.wrapping_add(tcb.rtt.timeout_ms(&env.config));
+    }
+}
+
+/// New data was acknowledged: the timer starts anew, or stops if nothing is in flight (RFC 6298 §5.2, §5.3).
+#[inline]
+pub fn rearm_rtx(tcb: &mut Tcb, env: &Env) {
+    tcb.bits.clear(Bits::RTX_ARMED.and(Bits::PERSIST));
+    if tcb.flight() > 0 {
+        arm_rtx(tcb, env);
+    }
+}
+
+/// Data waits but the window is closed and nothing is in flight: probe it after a while (RFC 9293 §3.8.6.1, MUST-35).
+pub fn arm_persist(tcb: &mut Tcb, env: &Env) {
+    if tcb.bits.has(Bits::RTX_ARMED) {
+        return;
+    }
+    tcb.bits.set(Bits::RTX_ARMED.and(Bits::PERSIST));
+    let mut rtt = tcb.rtt;
+    rtt.backoff = tcb.persist_backoff;
+    tcb.rtx_at_ms = env.now_ms.wrapping_add(rtt.timeout_ms(&env.config));
+}
+
+/// The window opened while it was being probed: the probe's byte may have been refused, so it goes first and at once.
+pub fn window_opened(tcb: &mut Tcb, env: &mut Env) {
+    tcb.bits.clear(Bits::PERSIST.and(Bits::RTX_ARMED));
+    tcb.persist_backoff = 0;
+    sack::mark_all_lost(tcb, env);
+}
+
+/// Starts watching for a silent peer, if that is configured.
+pub fn arm_keepalive(tcb: &mut Tcb, env: &Env) {
+    if let Some(idle) = env.config.keepalive_idle {
+        tcb.bits.set(Bits::IDLE_ARMED);
+        tcb.idle_at_ms = env.now_ms.wrapping_add(idle.as_millis() as u32);
+    }
+}
+
+/// The connect timeout, the FIN-WAIT-2 timeout or the keep-alive timer went off.
+fn idle(tcb: &mut Tcb, env: &mut Env) -> Expired {
+    match tcb.state() {
+        State::SynSent | State::SynReceived => return Expired::TimedOut,
+        State::FinWait2 if tcb.bits.has(Bits::APP_CLOSED) => return Expired::Abandoned,
+        State::TimeWait | State::Closed => return Expired::Alive,
+        _ => {}
+    }
+    let Some(idle) = env.config.keepalive_idle else { return Expired::Alive };
+    let idle_ms = idle.as_millis() as u32;
+    let silent_ms = env.now_ms.wrapping_sub(tcb.heard_at_ms);
+    tcb.bits.set(Bits::IDLE_ARMED);
+    if silent_ms < idle_ms {
+        tcb.probes = 0;
+        tcb.idle_at_ms = tcb.heard_at_ms.wrapping_add(idle_ms);
+        return Expired::Alive;
+    }
+    if tcb.probes >= env.config.keepalive_probes {
+        return Expired::TimedOut;
+    }
+    tcb.probes += 1;
+    tcb.bits.set(Bits::KEEPALIVE_OWED);
+    tcb.idle_at_ms = env.now_ms.wrapping_add(env.config.keepalive_interval.as_millis() as u32);
+    Expired::Alive
+}
+
+/// The retransmission timer went off (RFC 6298 §5.4–§5.7), or the persist timer.
+fn retransmission(tcb: &mut Tcb, env: &mut Env) -> Expired {
+    if tcb.flight() == 0 {
+        tcb.bits.clear(Bits::PERSIST);
+        tcb.bits.set(Bits::PROBE_OWED);
+        tcb.persist_backoff = tcb.persist_backoff.saturating_add(1);
+        return give_up_if_silent(tcb, env);
+    }
+    if tcb.snd_wnd == 0 && tcb.state().is_synchronised() && !tcb.tx.is_empty() {
+        // A probe is out. RFC 9293 §3.8.6.1, MUST-37: as long as it is answered the connection stays.
+        sack::mark_head_lost_again(tcb, env);
+        tcb.bits.set(Bits::PERSIST);
+        tcb.persist_backoff = tcb.persist_backoff.saturating_add(1);
+        return give_up_if_silent(tcb, env);
+    }
+    env.metrics.count(Counter::RetransmissionTimeouts);
+    let first = tcb.rtt.backoff == 0;
+    if first {
+        tcb.stalled_at_ms = env.now_ms;
+    } else if env.now_ms.wrapping_sub(tcb.stalled_at_ms) > env.config.give_up.as_millis() as u32
+        && tcb.state().is_synchronised()
+    {
+        return Expired::TimedOut;
+    }
+    tcb.rtt.backoff = tcb.rtt.backoff.saturating_add(1);
+    match tcb.state() {
+        State::SynSent | State::SynReceived => tcb.bits.set(Bits::SYN_OWED),
+        _ => {
+            let (flight, segment_max) = (tcb.flight(), tcb.segment_max());
+            tcb.congestion.timed_out(flight, segment_max, first);
+            tcb.congestion.phase = Phase::Loss;
+            tcb.congestion.recover = tcb.snd_nxt;
+            tcb.congestion.dup_acks = 0;
+            sack::mark_all_lost(tcb, env);
+            if tcb.tx.is_empty() && tcb.fin_sent() {
+                tcb.bits.set(Bits::FIN_AGAIN);
+            }
+        }
+    }
+    Expired::Alive
+}
+
+fn give_up_if_silent(tcb: &Tcb, env: &Env) -> Expired {
+    let silent_ms = env.now_ms.wrapping_sub(tcb.heard_at_ms);
+    let several = tcb.persist_backoff > 3;
+    if several && silent_ms > env.config.give_up.as_millis() as u32 { Expired::TimedOut } else { Expired::Alive }
+}
+
+#[cfg(test)]
+mod tests;
