@@ -5,11 +5,10 @@
 //! after [`release`](Consumer::release): a burst costs one store to shared memory, whatever its length.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use core::fmt;
 use core::mem::{ManuallyDrop, MaybeUninit};
 
-use self::sync::{AtomicBool, AtomicU32, Ordering, UnsafeCell};
+use self::sync::{Arc, AtomicBool, AtomicU32, Ordering, UnsafeCell};
 
 /// A ring for at least `len` values: the next power of two. Panics above 2^31.
 pub fn ring<T: Send>(len: u32) -> (Producer<T>, Consumer<T>) {
@@ -193,14 +192,15 @@ impl<T: Send> Drop for PopBurst<'_, T> {
 
 /// What was in a ring when both sides had left.
 pub struct Leftover<T: Send> {
-    shared: Shared<T>,
+    shared: Arc<Shared<T>>,
 }
 
 impl<T: Send> Iterator for Leftover<T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
-        self.shared.take_oldest()
+        // SAFETY: both sides have left, and `leave` gives one of them this value.
+        unsafe { self.shared.take_oldest() }
     }
 }
 
@@ -242,24 +242,27 @@ impl<T> Shared<T> {
     where
         T: Send,
     {
-        this.closed.0.store(true, Ordering::Release);
-        Some(Leftover { shared: Arc::into_inner(this)? })
+        // Acquire: what the other side wrote before it left is to be seen by the one that clears up.
+        this.closed.0.swap(true, Ordering::AcqRel).then_some(Leftover { shared: this })
     }
 
-    fn take_oldest(&mut self) -> Option<T> {
+    /// # Safety
+    /// Nobody else may use the ring any more.
+    unsafe fn take_oldest(&self) -> Option<T> {
         let head = self.head.0.load(Ordering::Relaxed);
         if head == self.tail.0.load(Ordering::Relaxed) {
             return None;
         }
         self.head.0.store(head.wrapping_add(1), Ordering::Relaxed);
-        // SAFETY: head < tail, so the slot is written and not yet read; `self` is borrowed exclusively and the head is past it now.
+        // SAFETY: head < tail, so the slot is written and not yet read; the caller is alone and the head is past it now.
         Some(unsafe { self.slot(head).with_mut(|slot| (*slot).assume_init_read()) })
     }
 }
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
-        while self.take_oldest().is_some() {}
+        // SAFETY: nobody else has the ring.
+        while unsafe { self.take_oldest() }.is_some() {}
     }
 }
 
@@ -270,6 +273,7 @@ struct Padded<T>(T);
 
 #[cfg(not(all(test, loom)))]
 mod sync {
+    pub(super) use alloc::sync::Arc;
     pub(super) use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
     /// The shape of loom's cell.
@@ -290,6 +294,7 @@ mod sync {
 #[cfg(all(test, loom))]
 mod sync {
     pub(super) use loom::cell::UnsafeCell;
+    pub(super) use loom::sync::Arc;
     pub(super) use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 }
 
