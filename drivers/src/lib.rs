@@ -8,12 +8,19 @@
 extern crate alloc;
 
 pub mod burst;
+pub mod clock;
 pub mod driver;
 pub mod frame;
+pub mod impair;
+#[cfg(feature = "pcap")]
+pub mod pcap;
 pub mod prefetch;
 pub mod ring;
 pub mod simd;
+#[cfg(feature = "tap")]
+pub mod tap;
 pub mod toeplitz;
 pub mod wire;
+pub mod wrap;
 #[cfg(feature = "xdp")]
 pub mod xdp;
