@@ -68,16 +68,33 @@ impl Region {
         Region::over(base, frames, size, Memory::Allocated(layout))
     }
 
+    /// `frames` frames of ordinary memory, mapped: for a device of the kernel's, which may go on using its pages for a moment
+    /// after it was closed. On a heap they might be somebody else's by then.
+    #[cfg(feature = "std")]
+    pub fn mapped(frames: u32, size: FrameSize) -> std::io::Result<Arc<Region>> {
+        Region::map(frames, size, rustix::param::page_size(), rustix::mm::MapFlags::empty())
+    }
+
     /// `frames` frames of 2 MiB pages. Fails with `ENOMEM` unless enough are reserved (`vm.nr_hugepages`).
     #[cfg(feature = "std")]
     pub fn with_huge_pages(frames: u32, size: FrameSize) -> std::io::Result<Arc<Region>> {
-        use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
-        let len = (frames.max(1) as usize * size.bytes()).next_multiple_of(2 << 20);
-        let flags = MapFlags::PRIVATE | MapFlags::HUGETLB | MapFlags::HUGE_2MB | MapFlags::POPULATE;
+        use rustix::mm::MapFlags;
+        Region::map(frames, size, 2 << 20, MapFlags::HUGETLB | MapFlags::HUGE_2MB)
+    }
+
+    #[cfg(feature = "std")]
+    fn map(frames: u32, size: FrameSize, page: usize, flags: rustix::mm::MapFlags) -> std::io::Result<Arc<Region>> {
+        use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+        let len = (frames.max(1) as usize * size.bytes()).next_multiple_of(page);
+        let flags = flags | MapFlags::PRIVATE | MapFlags::POPULATE;
         // SAFETY: a new anonymous mapping at an address that the kernel chooses overlaps nothing.
         let base = unsafe { mmap_anonymous(core::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags)? };
         let base = NonNull::new(base.cast()).expect("mmap does not map the null page");
-        Ok(Region::over(base, frames, size, Memory::Mapped(len)))
+        let region = Region::over(base, frames, size, Memory::Mapped(len));
+        // Copy-on-write after a fork would part the process from the pages that a device uses.
+        // SAFETY: the mapping was just made, and nobody else knows of it.
+        unsafe { madvise(base.as_ptr().cast(), len, Advice::LinuxDontFork)? };
+        Ok(region)
     }
 
     fn over(base: NonNull<u8>, frames: u32, size: FrameSize, memory: Memory) -> Arc<Region> {
@@ -162,7 +179,7 @@ impl Drop for Region {
             // SAFETY: allocated in `new` with this layout; nobody else has the region any more.
             Memory::Allocated(layout) => unsafe { dealloc(self.base.as_ptr(), layout) },
             #[cfg(feature = "std")]
-            // SAFETY: mapped in `with_huge_pages` with this length; nobody else has the region any more.
+            // SAFETY: mapped in `map` with this length; nobody else has the region any more.
             Memory::Mapped(len) => unsafe {
                 let _ = rustix::mm::munmap(self.base.as_ptr().cast(), len);
             },
@@ -284,6 +301,18 @@ impl FramePool {
     pub(crate) fn unfill(&self, desc: Desc) {
         self.inner().region.hand_over(desc.index, FILL, FREE);
         self.inner().push_free(desc.index);
+    }
+
+    /// For drivers: the device is closed, and what it still had of this share to receive into is free.
+    #[cfg(feature = "xdp")]
+    pub(crate) fn unfill_all(&self) {
+        let inner = self.inner();
+        for index in inner.share.clone() {
+            // Only this pool posts frames of its share to receive into.
+            if inner.region.owners[index as usize].load(Ordering::Relaxed) == FILL {
+                self.unfill(Desc { index, head: 0, len: 0 });
+            }
+        }
     }
 
     /// For drivers: the device put `len` bytes at `head` of a frame that was posted to receive into.
