@@ -133,17 +133,20 @@ impl Region {
     }
 
     /// For drivers: the bytes of a frame on a ring.
+    #[inline(always)]
     pub(crate) fn bytes(&self, desc: &Desc) -> &[u8] {
+        assert!(desc.index < self.frames(), "the frame is of this region");
         // SAFETY: a Desc is made only from a frame of a region, in bounds; while it exists the CPU only reads those bytes.
         unsafe { core::slice::from_raw_parts(self.at(desc.index).add(desc.head as usize), desc.len as usize) }
     }
 
     /// For drivers: plays the device that writes a received packet into a posted frame. `false` if it does not fit.
+    #[inline(always)]
     pub(crate) fn write(&self, desc: &mut Desc, packet: &[u8]) -> bool {
         if HEADROOM + packet.len() > self.size.bytes() {
             return false;
         }
-        self.hand_over(desc.index, FILL, FILL);
+        debug_assert_eq!(self.owners[desc.index as usize].load(Ordering::Relaxed), FILL, "the frame is posted");
         (desc.head, desc.len) = (HEADROOM as u16, packet.len() as u16);
         // SAFETY: the frame is on a fill ring, its only Desc is borrowed exclusively here, and the packet fits.
         unsafe { core::ptr::copy_nonoverlapping(packet.as_ptr(), self.at(desc.index).add(HEADROOM), packet.len()) }

@@ -7,6 +7,7 @@
 use alloc::boxed::Box;
 use core::fmt;
 use core::mem::{ManuallyDrop, MaybeUninit};
+use core::ptr::NonNull;
 
 use self::sync::{Arc, AtomicBool, AtomicU32, Ordering, UnsafeCell};
 
@@ -16,15 +17,17 @@ pub fn ring<T: Send>(len: u32) -> (Producer<T>, Consumer<T>) {
     let shared =
         Arc::new(Shared { head: Padded::default(), tail: Padded::default(), closed: Padded::default(), slots });
     let other = ManuallyDrop::new(Arc::clone(&shared));
+    let slots = Slots { first: NonNull::from(&shared.slots[0]), mask: shared.slots.len() as u32 - 1 };
     (
-        Producer { shared: ManuallyDrop::new(shared), tail: 0, published: 0, head_seen: 0 },
-        Consumer { shared: other, head: 0, released: 0, tail_seen: 0 },
+        Producer { shared: ManuallyDrop::new(shared), slots, tail: 0, published: 0, head_seen: 0 },
+        Consumer { shared: other, slots, head: 0, released: 0, tail_seen: 0 },
     )
 }
 
 /// The side that puts values in.
 pub struct Producer<T: Send> {
     shared: ManuallyDrop<Arc<Shared<T>>>,
+    slots: Slots<T>,
     tail: u32,
     published: u32,
     head_seen: u32,
@@ -35,18 +38,18 @@ impl<T: Send> Producer<T> {
     #[inline]
     pub fn room(&mut self) -> usize {
         self.head_seen = self.shared.head.0.load(Ordering::Acquire);
-        self.shared.slots.len() - self.tail.wrapping_sub(self.head_seen) as usize
+        (self.slots.mask + 1 - self.tail.wrapping_sub(self.head_seen)) as usize
     }
 
     /// Puts a value in, to be seen after [`publish`](Self::publish). Gives it back when the ring is full.
     #[inline]
     pub fn push(&mut self, value: T) -> Result<(), T> {
-        if self.tail.wrapping_sub(self.head_seen) as usize == self.shared.slots.len() && self.room() == 0 {
+        if self.tail.wrapping_sub(self.head_seen) > self.slots.mask && self.room() == 0 {
             return Err(value);
         }
         // SAFETY: head ≤ tail < head + slots, so the consumer has released this slot (the acquire load in `room`) and does not
         // look at it before the tail is published.
-        unsafe { self.shared.slot(self.tail).with_mut(|slot| (*slot).write(value)) };
+        unsafe { self.slots.at(self.tail).as_ref().with_mut(|slot| (*slot).write(value)) };
         self.tail = self.tail.wrapping_add(1);
         Ok(())
     }
@@ -98,6 +101,7 @@ impl<T: Send> Drop for Producer<T> {
 /// The side that takes values out, in the order in which they were put in.
 pub struct Consumer<T: Send> {
     shared: ManuallyDrop<Arc<Shared<T>>>,
+    slots: Slots<T>,
     head: u32,
     released: u32,
     tail_seen: u32,
@@ -121,7 +125,7 @@ impl<T: Send> Consumer<T> {
         }
         // SAFETY: head < tail, so the producer has written this slot and published it (the acquire load in `ready`), and does not
         // write it again before the head is released. It is read once: the head moves past it.
-        let value = unsafe { self.shared.slot(self.head).with_mut(|slot| (*slot).assume_init_read()) };
+        let value = unsafe { self.slots.at(self.head).as_ref().with_mut(|slot| (*slot).assume_init_read()) };
         self.head = self.head.wrapping_add(1);
         Some(value)
     }
@@ -206,15 +210,43 @@ impl<T: Send> Iterator for Leftover<T> {
 
 impl<T: Send> fmt::Debug for Producer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Producer(at {} of {})", self.tail, self.shared.slots.len())
+        write!(f, "Producer(at {} of {})", self.tail, self.slots.mask + 1)
     }
 }
 
 impl<T: Send> fmt::Debug for Consumer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Consumer(at {} of {})", self.head, self.shared.slots.len())
+        write!(f, "Consumer(at {} of {})", self.head, self.slots.mask + 1)
     }
 }
+
+type Slot<T> = UnsafeCell<MaybeUninit<T>>;
+
+/// Where the slots of a ring are, so that a side need not look it up.
+struct Slots<T> {
+    first: NonNull<Slot<T>>,
+    mask: u32,
+}
+
+impl<T> Slots<T> {
+    #[inline(always)]
+    fn at(&self, index: u32) -> NonNull<Slot<T>> {
+        // SAFETY: there are mask + 1 slots.
+        unsafe { self.first.add((index & self.mask) as usize) }
+    }
+}
+
+impl<T> Clone for Slots<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Slots<T> {}
+
+// SAFETY: each side has a reference to the ring beside this, which keeps the slots alive; which of the two may use a slot, the
+// indices say.
+unsafe impl<T: Send> Send for Slots<T> {}
 
 struct Shared<T> {
     /// The next slot to pop, written by the consumer.
@@ -223,7 +255,7 @@ struct Shared<T> {
     tail: Padded<AtomicU32>,
     /// One side has left.
     closed: Padded<AtomicBool>,
-    slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    slots: Box<[Slot<T>]>,
 }
 
 // SAFETY: a slot is the consumer's from head to tail and the producer's otherwise, and both indices are handed over with
@@ -231,13 +263,6 @@ struct Shared<T> {
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
-    #[inline(always)]
-    fn slot(&self, index: u32) -> &UnsafeCell<MaybeUninit<T>> {
-        let slot = index as usize & (self.slots.len() - 1);
-        // SAFETY: the number of slots is a power of two and not zero, so the mask keeps it inside.
-        unsafe { self.slots.get_unchecked(slot) }
-    }
-
     fn leave(this: Arc<Shared<T>>) -> Option<Leftover<T>>
     where
         T: Send,
@@ -255,7 +280,8 @@ impl<T> Shared<T> {
         }
         self.head.0.store(head.wrapping_add(1), Ordering::Relaxed);
         // SAFETY: head < tail, so the slot is written and not yet read; the caller is alone and the head is past it now.
-        Some(unsafe { self.slot(head).with_mut(|slot| (*slot).assume_init_read()) })
+        let slot = &self.slots[head as usize & (self.slots.len() - 1)];
+        Some(unsafe { slot.with_mut(|slot| (*slot).assume_init_read()) })
     }
 }
 
