@@ -279,8 +279,8 @@ impl<T> Shared<T> {
             return None;
         }
         self.head.0.store(head.wrapping_add(1), Ordering::Relaxed);
-        // SAFETY: head < tail, so the slot is written and not yet read; the caller is alone and the head is past it now.
         let slot = &self.slots[head as usize & (self.slots.len() - 1)];
+        // SAFETY: head < tail, so the slot is written and not yet read; the caller is alone and the head is past it now.
         Some(unsafe { slot.with_mut(|slot| (*slot).assume_init_read()) })
     }
 }
