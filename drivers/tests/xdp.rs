@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use handfast_drivers::burst::{BURST, RxBurst, TxBurst};
 use handfast_drivers::driver::{Driver, Port, Queue};
 use handfast_drivers::frame::{FramePool, FrameSize};
-use handfast_drivers::xdp::{AfXdp, AttachMode, BindMode, CopyMode, XdpDriver, XdpError};
+use handfast_drivers::xdp::{AfXdp, AttachMode, BindMode, BusyPoll, CopyMode, XdpDriver, XdpError};
 use support::{Tap, in_namespace, on_a_wire, run};
 
 const OWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 2));
@@ -421,6 +421,39 @@ fn nothing_stays_attached_and_the_port_opens_again() {
             drop(drivers);
             nothing_is_attached();
         }
+    });
+}
+
+#[test]
+fn a_queue_without_a_worker_is_refused_unless_that_is_allowed() {
+    on_a_wire(2, |_| {
+        assert!(matches!(port().open(1), Err(XdpError::UnboundQueues { device_queues: 2, .. })));
+        assert!(matches!(port().open(3), Err(XdpError::Queues { device_queues: 2, .. })));
+        let driver = start_one(port().first_queue(1).allow_unbound_queues(true));
+        assert_eq!((driver.report().queue, driver.caps().queue, driver.caps().queues), (1, 0, 1));
+    });
+}
+
+#[test]
+fn an_idle_worker_sleeps_until_something_comes() {
+    on_a_wire(1, |peer| {
+        let tap = peer.enter(|| Tap::new("b", 0x88b5));
+        let mut driver = start_one(port().busy_poll(BusyPoll { usecs: 20, budget: 64, prefer: true }));
+        let mac = driver.caps().mac;
+        let readable = |driver: &XdpDriver, milliseconds: i64| {
+            let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: milliseconds * 1_000_000 };
+            let fd = driver.pollable().unwrap();
+            let mut fds = [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut fds, Some(&timeout)).unwrap() == 1
+        };
+        assert!(!readable(&driver, 1));
+        tap.send(&to_us(mac, 1));
+        assert!(readable(&driver, 900));
+        let mut rx = RxBurst::new();
+        receive(&mut driver, &mut rx);
+        rx.clear();
+        assert!(!readable(&driver, 1));
+        ends_with_every_frame_free(driver);
     });
 }
 

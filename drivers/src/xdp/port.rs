@@ -170,7 +170,10 @@ impl AfXdp {
         };
         let refused = match self.huge_pages.then(|| Region::with_huge_pages(frames, size)) {
             Some(Ok(region)) => return Ok((region, Pages::Huge)),
-            Some(Err(error)) => Some(error.to_string()),
+            Some(Err(error)) => {
+                let pages = (frames as usize * size.bytes()).div_ceil(2 << 20);
+                Some(format!("{error}; `sysctl vm.nr_hugepages={pages}` reserves enough"))
+            }
             None => None,
         };
         let memory = |source| XdpError::Memory { bytes: frames as usize * size.bytes(), source };
@@ -317,8 +320,8 @@ pub enum XdpError {
     Socket(#[from] af_xdp::Error),
     /// The device does not have the queues.
     #[error(
-        "{interface} has {device_queues} receive queues, and the workers would drive those from {} up to {}: start as many \
-         workers as it has queues, or change them with `ethtool -L {interface}`", queues.start, i64::from(queues.end) - 1
+        "{interface} has {device_queues} receive queues, and {} workers from queue {} on do not go with that: start one for each \
+         queue, or change the queues with `ethtool -L {interface}`", queues.len(), queues.start
     )]
     Queues {
         /// The interface.
