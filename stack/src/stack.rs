@@ -67,7 +67,7 @@ pub struct Stack {
     /// Segments of other cores' flows.
     strays: ArrayVec<(u16, Desc), BURST>,
     /// What the burst's frames were parsed into.
-    arrived: ArrayVec<Arrived, BURST>,
+    arrived: Vec<Arrived>,
     trace: Trace,
     wake_at: Option<Instant>,
     shutting_down: bool,
@@ -80,7 +80,8 @@ pub struct Entropy(pub [u8; 64]);
 /// A TCP segment between parse and TCP.
 #[derive(Debug)]
 struct Arrived {
-    frame: Frame,
+    /// Until TCP takes it.
+    frame: Option<Frame>,
     net: Net,
     seg: Segment,
     hash: u64,
@@ -113,8 +114,8 @@ impl Stack {
             half_open: SynRcvds::with_capacity(limits.syn_rcvd_max),
             waiting: TimeWaits::with_capacity(limits.time_wait_max, two_msl_ms),
             listeners: Listeners::with_capacity(LISTENERS_MAX),
-            ports: Ports::new([word(2), word(3), word(4), word(5)], port_min..=port_max),
-            isn: IsnSecret::new(&half(3)),
+            ports: Ports::new([word(0), word(1), word(4), word(5)], port_min..=port_max),
+            isn: IsnSecret::new(&half(3), [word(4), word(5)]),
             wheel: TimerWheel::new(limits.conns_max, 0),
             home: Home::new(caps.queues, caps.rss.as_ref()),
             core: caps.queue,
@@ -123,7 +124,7 @@ impl Stack {
             marked: Vec::with_capacity(limits.conns_max as usize),
             owing: Vec::with_capacity(limits.conns_max as usize),
             strays: ArrayVec::new(),
-            arrived: ArrayVec::new(),
+            arrived: Vec::with_capacity(BURST),
             trace: Trace::new(TRACE_RECORDS),
             wake_at: None,
             shutting_down: false,
@@ -194,7 +195,7 @@ impl Stack {
                     }
                     let hash = self.hasher.hash(&key);
                     self.flows.prefetch(hash);
-                    self.arrived.push(Arrived { frame, net, seg, hash });
+                    self.arrived.push(Arrived { frame: Some(frame), net, seg, hash });
                 }
                 Ok(Packet::Arp(link, arp)) => {
                     self.ip.on_arp(self.env.now, frame, &link, &arp, tx, &mut self.env.metrics);
@@ -232,9 +233,12 @@ impl Stack {
     /// Stage 3.
     fn tcp(&mut self, tx: &mut TxBurst) {
         let mut burst = core::mem::take(&mut self.arrived);
-        for Arrived { frame, net, seg, hash } in burst.drain(..) {
-            self.segment_arrives(&net, &seg, frame, hash, tx);
+        for Arrived { frame, net, seg, hash } in &mut burst {
+            if let Some(frame) = frame.take() {
+                self.segment_arrives(net, seg, frame, *hash, tx);
+            }
         }
+        burst.clear();
         self.arrived = burst;
     }
 

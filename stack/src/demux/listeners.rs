@@ -68,7 +68,11 @@ impl Listeners {
     #[inline]
     pub fn find(&self, local: Address, port: u16) -> Option<ListenerId> {
         let family = if local.is_v4() { Scope::V4 } else { Scope::V6 };
-        let index = [Scope::One(local), family, Scope::All].into_iter().find_map(|scope| self.index(port, scope))?;
+        let first = self.ends.partition_point(|((other, _), _)| *other < port);
+        // In the order of the scopes, so the first that fits is the most exact.
+        let fits = |scope: Scope| scope == Scope::All || scope == family || scope == Scope::One(local);
+        let of_port = self.ends[first..].iter().take_while(|((other, _), _)| *other == port);
+        let (_, index) = *of_port.into_iter().find(|((_, scope), _)| fits(*scope))?;
         Some(ListenerId { index, generation: self.slab.generation(index)? })
     }
 
@@ -104,12 +108,6 @@ impl Listeners {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.slab.is_empty()
-    }
-
-    #[inline]
-    fn index(&self, port: u16, scope: Scope) -> Option<u32> {
-        let at = self.ends.binary_search_by_key(&(port, scope), |(end, _)| *end).ok()?;
-        Some(self.ends[at].1)
     }
 }
 

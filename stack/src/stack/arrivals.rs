@@ -95,7 +95,7 @@ impl Stack {
             HalfOpen::SynAckAgain => {
                 self.env.metrics.dropped(DropReason::Duplicate);
                 self.env.metrics.count(Counter::Retransmissions);
-                self.syn_ack_in_place(&record, net, frame, tx);
+                self.syn_ack_in_place(&record, net, frame, hash, tx);
             }
             HalfOpen::Reset => {
                 self.env.metrics.count(Counter::ResetsReceived);
@@ -105,8 +105,7 @@ impl Stack {
                 self.env.metrics.dropped(reason);
                 if ack_owed && self.env.challenges.take(self.env.now) {
                     self.env.metrics.count(Counter::ChallengeAcks);
-                    let (_, ts_offset) = self.isn.generate(&record.key, self.env.now);
-                    let header = open::challenge(&record, &self.env.config, self.env.now_ms.wrapping_add(ts_offset));
+                    let header = open::challenge(&record, &self.env.config, self.ts_value(hash));
                     self.answer(net, &header, frame, tx);
                 }
             }
@@ -129,17 +128,19 @@ impl Stack {
         hash: u64,
         tx: &mut TxBurst,
     ) {
-        let tag = self.listener(&record.key).map_or(0, |listener| listener.tag);
         let mss = self.local_mss(&record.key);
-        let (_, ts_offset) = self.isn.generate(&record.key, self.env.now);
+        let ts_offset = self.isn.timestamp_offset(hash);
         let env = &mut self.env;
-        let made = self.conns.insert_with(|_| open::passive(&record, tag, mss, ts_offset, seg, env));
+        let made = self.conns.insert_with(|_| open::passive(&record, mss, ts_offset, seg, env));
         let Some(conn) = made else {
             // The half-open record stays: the peer's next segment, or our SYN-ACK again, tries once more.
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         };
         self.half_open.remove(at);
-        self.half_open_fewer(&record.key);
+        let tag = self.half_open_fewer(&record.key);
+        if let Some(tcb) = self.conns.at_mut(conn.index()) {
+            tcb.tag = tag;
+        }
         self.flows.replace(hash, Owner::SynRcvd(at), Owner::Conn(conn.index()));
         self.conn_arrives(conn.index(), net, seg, frame, tx);
     }
@@ -158,18 +159,18 @@ impl Stack {
             Waiting::Restart => {
                 self.env.metrics.count(Counter::TimeWaitRestarts);
                 self.waiting.restart(at, self.env.now_ms);
-                self.acknowledge_time_wait(&record, net, frame, tx);
+                self.acknowledge_time_wait(&record, net, frame, hash, tx);
             }
             Waiting::Acknowledge(reason) => {
                 self.env.metrics.dropped(reason);
                 if self.env.challenges.take(self.env.now) {
-                    self.acknowledge_time_wait(&record, net, frame, tx);
+                    self.acknowledge_time_wait(&record, net, frame, hash, tx);
                 }
             }
             Waiting::Drop(reason) => self.env.metrics.dropped(reason),
             Waiting::NewConnection => {
                 if self.listener(&record.key).is_none() {
-                    return self.acknowledge_time_wait(&record, net, frame, tx);
+                    return self.acknowledge_time_wait(&record, net, frame, hash, tx);
                 }
                 self.env.metrics.count(Counter::TimeWaitReused);
                 self.waiting.remove(at);
@@ -186,10 +187,10 @@ impl Stack {
         record: &crate::demux::time_wait::TimeWait,
         net: &Net,
         frame: Frame,
+        hash: u64,
         tx: &mut TxBurst,
     ) {
-        let (_, ts_offset) = self.isn.generate(&record.key, self.env.now);
-        let header = close::time_wait_ack(record, self.env.now_ms.wrapping_add(ts_offset));
+        let header = close::time_wait_ack(record, self.ts_value(hash));
         self.answer(net, &header, frame, tx);
     }
 
@@ -208,10 +209,10 @@ impl Stack {
         if seg.flags.rst() {
             return self.env.metrics.dropped(DropReason::ListenRefused); // first
         }
-        if self.listener(&key).is_none() {
+        let Some(listener) = self.listeners.find(key.local, key.local_port) else {
             self.env.metrics.dropped(DropReason::NoConnection);
             return self.refuse(net, seg, Some(frame), tx);
-        }
+        };
         if seg.flags.ack() {
             self.env.metrics.dropped(DropReason::ListenRefused); // second
             return self.refuse(net, seg, Some(frame), tx);
@@ -220,7 +221,7 @@ impl Stack {
             return self.env.metrics.dropped(DropReason::ListenRefused); // fourth
         }
         // Third: SYN. Its text, if any, is not kept: the peer sends it again.
-        let (iss, _) = self.isn.generate(&key, self.env.now);
+        let iss = self.isn.generate(&key, self.env.now);
         let record = SynRcvd {
             key,
             iss: iss_min.map_or(iss, |min| iss.max(min)),
@@ -232,7 +233,7 @@ impl Stack {
             retries: 0,
             due: 0,
         };
-        if self.listener(&key).is_some_and(|listener| listener.half_open >= listener.half_open_max) {
+        if self.listeners.get(listener).is_some_and(|listener| listener.half_open >= listener.half_open_max) {
             return self.env.metrics.dropped(DropReason::BacklogFull);
         }
         let Some(at) = self.half_open.insert(self.env.now_ms, record) else {
@@ -242,11 +243,11 @@ impl Stack {
             self.half_open.remove(at);
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         }
-        if let Some(listener) = self.listener(&key) {
+        if let Some(listener) = self.listeners.get_mut(listener) {
             listener.half_open += 1;
         }
         self.env.metrics.count(Counter::PassiveOpens);
-        self.syn_ack_in_place(&record, net, frame, tx);
+        self.syn_ack_in_place(&record, net, frame, hash, tx);
     }
 
     /// Who listens for this flow.
@@ -255,11 +256,12 @@ impl Stack {
         self.listeners.get_mut(id)
     }
 
-    fn half_open_fewer(&mut self, key: &FlowKey) {
-        if let Some(listener) = self.listener(key) {
-            // A listener that was closed and opened again does not know those before it.
-            listener.half_open = listener.half_open.saturating_sub(1);
-        }
+    /// One half-open connection fewer at its listener, whose tag this gives.
+    fn half_open_fewer(&mut self, key: &FlowKey) -> u32 {
+        let Some(listener) = self.listener(key) else { return 0 };
+        // A listener that was closed and opened again does not know those before it.
+        listener.half_open = listener.half_open.saturating_sub(1);
+        listener.tag
     }
 
     /// The options of a SYN that we agree to.
@@ -272,10 +274,15 @@ impl Stack {
         )
     }
 
-    fn syn_ack_in_place(&mut self, record: &SynRcvd, net: &Net, frame: Frame, tx: &mut TxBurst) {
-        let (_, ts_offset) = self.isn.generate(&record.key, self.env.now);
+    /// TSval of the flow with this hash.
+    #[inline]
+    pub(super) fn ts_value(&self, hash: u64) -> u32 {
+        self.env.now_ms.wrapping_add(self.isn.timestamp_offset(hash))
+    }
+
+    fn syn_ack_in_place(&mut self, record: &SynRcvd, net: &Net, frame: Frame, hash: u64, tx: &mut TxBurst) {
         let mss = self.local_mss(&record.key);
-        let header = open::syn_ack(record, &self.env.config, mss, self.env.now_ms.wrapping_add(ts_offset));
+        let header = open::syn_ack(record, &self.env.config, mss, self.ts_value(hash));
         self.answer(net, &header, frame, tx);
     }
 

@@ -69,7 +69,8 @@ impl Stack {
         };
         let port = ports.pick(from, to, remote.port(), is_usable).ok_or(ConnectError::NoPort)?;
         let key = key(port);
-        let (iss, ts_offset) = self.isn.generate(&key, self.env.now);
+        let hash = self.hasher.hash(&key);
+        let (iss, ts_offset) = (self.isn.generate(&key, self.env.now), self.isn.timestamp_offset(hash));
         let mss = self.local_mss(&key);
         let env = &mut self.env;
         let conn = self.conns.insert_with(|_| {
@@ -83,7 +84,7 @@ impl Stack {
             tcb
         });
         let conn = conn.ok_or(ConnectError::TooManyConnections)?;
-        if !self.flows.insert(self.hasher.hash(&key), Owner::Conn(conn.index())) {
+        if !self.flows.insert(hash, Owner::Conn(conn.index())) {
             self.conns.remove(conn.index());
             return Err(ConnectError::TooManyConnections);
         }
@@ -187,8 +188,7 @@ impl Stack {
             let mut neighbour = NeighbourId::default();
             if let NextHop::Ready(mac) = self.ip.next_hop(now, record.key.remote, &mut neighbour, None) {
                 let path = Path { link: self.ip.ethernet(mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
-                let (_, ts_offset) = self.isn.generate(&record.key, now);
-                let ts_value = self.env.now_ms.wrapping_add(ts_offset);
+                let ts_value = self.ts_value(self.hasher.hash(&record.key));
                 let header = open::syn_ack(&record, &self.env.config, self.local_mss(&record.key), ts_value);
                 let ip = crate::wire::packet::Ip::new(record.key.local, record.key.remote);
                 if output::send_bare(&ip, &header, &self.env.pool, &path, tx) {
