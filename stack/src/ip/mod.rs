@@ -96,6 +96,8 @@ pub struct Ip {
     local: Local,
     neighbours: Neighbours,
     path_mtus: PathMtus,
+    /// Who was looked up last.
+    last: (Address, NeighbourId),
     /// Packets for neighbours (the address beside them) that are being asked.
     waiting: VecDeque<(Address, Frame)>,
     waiting_max: usize,
@@ -135,6 +137,7 @@ impl Ip {
             local: Local { mac: config.mac, vlan: config.vlan, mtu: config.mtu, routes },
             neighbours,
             path_mtus: PathMtus::new(config.path_mtus_max, config.hash_key),
+            last: (Address::UNSPECIFIED_V6, NeighbourId::default()),
             waiting: VecDeque::with_capacity(config.waiting_packets_max),
             waiting_max: config.waiting_packets_max,
             learned: ArrayVec::new(),
@@ -224,9 +227,21 @@ impl Ip {
 
     #[cold]
     fn look_up(&mut self, now: Instant, dst: Address, cached: &mut NeighbourId, waiter: Option<u32>) -> NextHop {
+        // Connections to one destination tend to come in a row.
+        let (last, id) = self.last;
+        if last == dst
+            && let Some(mac) = self.neighbours.fresh(now, id)
+        {
+            *cached = id;
+            return NextHop::Ready(mac);
+        }
         let known = self.neighbours.contains(*cached);
         let neighbour = if known { None } else { self.local.routes.next_hop(dst) };
-        self.neighbours.resolve(now, neighbour, cached, waiter)
+        let next_hop = self.neighbours.resolve(now, neighbour, cached, waiter);
+        if matches!(next_hop, NextHop::Ready(_)) {
+            self.last = (dst, *cached);
+        }
+        next_hop
     }
 
     /// A connection got an answer from beyond its next hop: the neighbour is there (RFC 4861 §7.3.1). Spares probes.
