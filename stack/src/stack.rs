@@ -183,37 +183,42 @@ impl Stack {
         for frame in rx.drain(..) {
             self.env.metrics.count(Counter::PacketsReceived);
             self.env.metrics.add(Counter::BytesReceived, frame.len() as u64);
-            let packet = packet::parse(&frame, !self.rx_checksum);
-            let admitted = packet.and_then(|packet| self.ip.admit(&packet).map(|()| packet));
-            match admitted {
-                Ok(Packet::Tcp(net, seg)) => {
-                    let key = flow_key(&net, &seg);
-                    let home = self.home.of(&key);
-                    if home != self.core {
-                        self.hand_over(home, frame);
-                        continue;
-                    }
-                    let hash = self.hasher.hash(&key);
-                    self.flows.prefetch(hash);
-                    self.arrived.push(Arrived { frame: Some(frame), net, seg, hash });
-                }
-                Ok(Packet::Arp(link, arp)) => {
-                    self.ip.on_arp(self.env.now, frame, &link, &arp, tx, &mut self.env.metrics);
-                }
-                Ok(Packet::Icmp(net)) => {
-                    if let Some(error) = self.ip.on_icmp(frame, &net, tx, &mut self.env.metrics) {
-                        self.icmp_error(&error);
-                    }
-                }
-                Ok(Packet::Icmp6(net)) => {
-                    if let Some(error) = self.ip.on_icmp6(self.env.now, frame, &net, tx, &mut self.env.metrics) {
-                        self.icmp_error(&error);
-                    }
-                }
-                Ok(Packet::Other(net, protocol)) => {
-                    self.ip.on_other(self.env.now, frame, &net, protocol, tx, &mut self.env.metrics);
-                }
+            match packet::parse(&frame, !self.rx_checksum) {
+                Ok(packet) => match self.ip.admit(&packet) {
+                    Ok(()) => self.admitted(frame, &packet, tx),
+                    Err(reason) => self.env.metrics.dropped(reason),
+                },
                 Err(reason) => self.env.metrics.dropped(reason),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn admitted(&mut self, frame: Frame, packet: &Packet, tx: &mut TxBurst) {
+        match packet {
+            Packet::Tcp(net, seg) => {
+                let key = flow_key(net, seg);
+                let home = self.home.of(&key);
+                if home != self.core {
+                    return self.hand_over(home, frame);
+                }
+                let hash = self.hasher.hash(&key);
+                self.flows.prefetch(hash);
+                self.arrived.push(Arrived { frame: Some(frame), net: *net, seg: *seg, hash });
+            }
+            Packet::Arp(link, arp) => self.ip.on_arp(self.env.now, frame, link, arp, tx, &mut self.env.metrics),
+            Packet::Icmp(net) => {
+                if let Some(error) = self.ip.on_icmp(frame, net, tx, &mut self.env.metrics) {
+                    self.icmp_error(&error);
+                }
+            }
+            Packet::Icmp6(net) => {
+                if let Some(error) = self.ip.on_icmp6(self.env.now, frame, net, tx, &mut self.env.metrics) {
+                    self.icmp_error(&error);
+                }
+            }
+            Packet::Other(net, protocol) => {
+                self.ip.on_other(self.env.now, frame, net, *protocol, tx, &mut self.env.metrics);
             }
         }
     }
