@@ -33,7 +33,7 @@ use crate::time::Instant;
 use crate::timer_wheel::TimerWheel;
 use crate::trace::Trace;
 use crate::wire::address::Mac;
-use crate::wire::packet::{self, Net, Packet};
+use crate::wire::packet::{self, Kind, Net};
 use crate::wire::tcp::Segment;
 
 mod arrivals;
@@ -66,8 +66,9 @@ pub struct Stack {
     owing: Vec<u32>,
     /// Segments of other cores' flows.
     strays: ArrayVec<(u16, Desc), BURST>,
-    /// What the burst's frames were parsed into.
+    /// What the burst's frames were read into: a place for each, of which the first `arrived_len` are taken.
     arrived: Vec<Arrived>,
+    arrived_len: usize,
     trace: Trace,
     wake_at: Option<Instant>,
     shutting_down: bool,
@@ -78,7 +79,7 @@ pub struct Stack {
 pub struct Entropy(pub [u8; 64]);
 
 /// A TCP segment between parse and TCP.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 struct Arrived {
     /// Until TCP takes it.
     frame: Option<Frame>,
@@ -124,7 +125,8 @@ impl Stack {
             marked: Vec::with_capacity(limits.conns_max as usize),
             owing: Vec::with_capacity(limits.conns_max as usize),
             strays: ArrayVec::new(),
-            arrived: Vec::with_capacity(BURST),
+            arrived: (0..BURST).map(|_| Arrived::default()).collect(),
+            arrived_len: 0,
             trace: Trace::new(TRACE_RECORDS),
             wake_at: None,
             shutting_down: false,
@@ -183,49 +185,56 @@ impl Stack {
         for frame in rx.drain(..) {
             self.env.metrics.count(Counter::PacketsReceived);
             self.env.metrics.add(Counter::BytesReceived, frame.len() as u64);
-            match packet::parse(&frame, !self.rx_checksum) {
-                Ok(packet) => match self.ip.admit(&packet) {
-                    Ok(()) => self.admitted(frame, &packet, tx),
-                    Err(reason) => self.env.metrics.dropped(reason),
-                },
+            let Arrived { net, seg, .. } = &mut self.arrived[self.arrived_len];
+            let kind = packet::read(&frame, !self.rx_checksum, net, seg);
+            match kind.and_then(|kind| self.ip.admit(&kind, net).map(|()| kind)) {
+                Ok(Kind::Tcp) => self.tcp_arrives(frame),
+                Ok(other) => self.no_tcp_arrives(frame, other, tx),
                 Err(reason) => self.env.metrics.dropped(reason),
             }
         }
     }
 
-    #[inline(always)]
-    fn admitted(&mut self, frame: Frame, packet: &Packet, tx: &mut TxBurst) {
-        match packet {
-            Packet::Tcp(net, seg) => {
-                let key = flow_key(net, seg);
-                let home = self.home.of(&key);
-                if home != self.core {
-                    return self.hand_over(home, frame);
-                }
-                let hash = self.hasher.hash(&key);
-                self.flows.prefetch(hash);
-                self.arrived.push(Arrived { frame: Some(frame), net: *net, seg: *seg, hash });
+    /// Keeps a segment, that was read into its place, for the next stages; or hands it to the core that owns its flow.
+    #[inline]
+    fn tcp_arrives(&mut self, frame: Frame) {
+        let Arrived { frame: kept, net, seg, hash } = &mut self.arrived[self.arrived_len];
+        let key = flow_key(net, seg);
+        let home = self.home.of(&key);
+        if home != self.core {
+            return self.hand_over(home, frame);
+        }
+        *hash = self.hasher.hash(&key);
+        self.flows.prefetch(*hash);
+        *kept = Some(frame);
+        self.arrived_len += 1;
+    }
+
+    #[cold]
+    fn no_tcp_arrives(&mut self, frame: Frame, kind: Kind, tx: &mut TxBurst) {
+        let (now, net) = (self.env.now, self.arrived[self.arrived_len].net);
+        let metrics = &mut self.env.metrics;
+        let error = match kind {
+            Kind::Tcp => None,
+            Kind::Arp(arp) => {
+                self.ip.on_arp(now, frame, &net.link, &arp, tx, metrics);
+                None
             }
-            Packet::Arp(link, arp) => self.ip.on_arp(self.env.now, frame, link, arp, tx, &mut self.env.metrics),
-            Packet::Icmp(net) => {
-                if let Some(error) = self.ip.on_icmp(frame, net, tx, &mut self.env.metrics) {
-                    self.icmp_error(&error);
-                }
+            Kind::Icmp => self.ip.on_icmp(frame, &net, tx, metrics),
+            Kind::Icmp6 => self.ip.on_icmp6(now, frame, &net, tx, metrics),
+            Kind::Other(protocol) => {
+                self.ip.on_other(now, frame, &net, protocol, tx, metrics);
+                None
             }
-            Packet::Icmp6(net) => {
-                if let Some(error) = self.ip.on_icmp6(self.env.now, frame, net, tx, &mut self.env.metrics) {
-                    self.icmp_error(&error);
-                }
-            }
-            Packet::Other(net, protocol) => {
-                self.ip.on_other(self.env.now, frame, net, *protocol, tx, &mut self.env.metrics);
-            }
+        };
+        if let Some(error) = error {
+            self.icmp_error(&error);
         }
     }
 
     /// Stage 2 brings the records closer; stage 3 finds them there.
     fn demux(&mut self) {
-        for arrived in &self.arrived {
+        for arrived in &self.arrived[..self.arrived_len] {
             match self.flows.guess(arrived.hash) {
                 Some(Owner::Conn(at)) => self.conns.prefetch(at),
                 Some(Owner::SynRcvd(at)) => self.half_open.prefetch(at),
@@ -238,12 +247,12 @@ impl Stack {
     /// Stage 3.
     fn tcp(&mut self, tx: &mut TxBurst) {
         let mut burst = core::mem::take(&mut self.arrived);
-        for Arrived { frame, net, seg, hash } in &mut burst {
+        for Arrived { frame, net, seg, hash } in &mut burst[..self.arrived_len] {
             if let Some(frame) = frame.take() {
                 self.segment_arrives(net, seg, frame, *hash, tx);
             }
         }
-        burst.clear();
+        self.arrived_len = 0;
         self.arrived = burst;
     }
 

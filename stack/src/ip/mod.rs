@@ -37,7 +37,7 @@ use crate::wire::arp::{self, Arp, Operation};
 use crate::wire::ethernet::{ETHERTYPE_ARP, Ethernet};
 use crate::wire::icmp6;
 use crate::wire::ndp::{self, Ndp};
-use crate::wire::packet::{self, Link, Net, Packet};
+use crate::wire::packet::{self, Kind, Link, Net};
 
 /// How an interface is set up.
 #[derive(Clone, Debug)]
@@ -150,14 +150,8 @@ impl Ip {
     /// # Errors
     /// The reason to drop it.
     #[inline]
-    pub fn admit(&self, packet: &Packet) -> Result<(), DropReason> {
-        let local = &self.local;
-        let (link, net) = match packet {
-            Packet::Tcp(net, _) | Packet::Icmp(net) | Packet::Icmp6(net) | Packet::Other(net, _) => {
-                (&net.link, Some(net))
-            }
-            Packet::Arp(link, _) => (link, None),
-        };
+    pub fn admit(&self, kind: &Kind, net: &Net) -> Result<(), DropReason> {
+        let (local, link) = (&self.local, &net.link);
         if link.vlan != local.vlan {
             return Err(DropReason::Vlan);
         }
@@ -165,17 +159,19 @@ impl Ip {
         if !to_us && !link.dst_mac.is_multicast() {
             return Err(DropReason::NotOurMac);
         }
-        let Some(net) = net else { return Ok(()) };
+        if matches!(kind, Kind::Arp(_)) {
+            return Ok(());
+        }
         if local.routes.is_ours(net.src) {
             return Err(DropReason::BadSource);
         }
         if local.routes.is_ours(net.dst) {
             // RFC 1122 §3.3.6, RFC 9293 §3.9.2.3 (MUST-57): nothing for one host comes in a frame for many; NDP may.
-            let takes_groups = matches!(packet, Packet::Icmp6(_));
+            let takes_groups = *kind == Kind::Icmp6;
             return if to_us || takes_groups { Ok(()) } else { Err(DropReason::NotOurMac) };
         }
-        match packet {
-            Packet::Icmp6(net) if local.routes.is_our_group(net.dst) => Ok(()),
+        match kind {
+            Kind::Icmp6 if local.routes.is_our_group(net.dst) => Ok(()),
             _ => Err(DropReason::NotOurAddress),
         }
     }

@@ -7,7 +7,7 @@ use core::str::FromStr;
 /// An IPv4 or IPv6 address. IPv4 is kept v4-mapped (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2), so that flow keys have one shape.
 ///
 /// A v4-mapped address is always IPv4 here: the IPv6 parser refuses packets that carry one (RFC 4942 §2.2).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Address([u8; 16]);
 
 impl Address {

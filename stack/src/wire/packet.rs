@@ -27,62 +27,88 @@ pub enum Packet {
     Other(Net, u8),
 }
 
-/// Reads a frame. `verify_checksums` is about TCP's: where the device has verified it, it need not be done twice.
+/// What a frame turned out to be, when its headers were [`read`] into place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// TCP: the segment was read too.
+    Tcp,
+    /// ICMP over IPv4.
+    Icmp,
+    /// ICMPv6 over IPv6.
+    Icmp6,
+    /// ARP; of [`Net`] only the link was read.
+    Arp(Arp),
+    /// Another protocol over IP, by its number.
+    Other(u8),
+}
+
+/// Reads a frame. For the data path there is [`read`], which moves nothing.
+///
+/// # Errors
+/// The reason to drop the frame.
+pub fn parse(frame: &[u8], verify_checksums: bool) -> Result<Packet, DropReason> {
+    let (mut net, mut segment) = (Net::default(), Segment::default());
+    Ok(match read(frame, verify_checksums, &mut net, &mut segment)? {
+        Kind::Tcp => Packet::Tcp(net, segment),
+        Kind::Icmp => Packet::Icmp(net),
+        Kind::Icmp6 => Packet::Icmp6(net),
+        Kind::Arp(arp) => Packet::Arp(net.link, arp),
+        Kind::Other(protocol) => Packet::Other(net, protocol),
+    })
+}
+
+/// Reads a frame's headers into `net` and, if it is TCP, `segment`; where it fails, what they hold means nothing.
+/// `verify_checksums` is about TCP's: where the device has verified it, it need not be done twice.
 ///
 /// What is ours and what is not, addresses and VLAN, is for the caller to say.
 ///
 /// # Errors
 /// The reason to drop the frame.
 #[inline]
-pub fn parse(frame: &[u8], verify_checksums: bool) -> Result<Packet, DropReason> {
+pub fn read(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut Segment) -> Result<Kind, DropReason> {
     let (ethernet, header_len) = Ethernet::parse(frame)?;
-    let link = Link { src_mac: ethernet.src, dst_mac: ethernet.dst, vlan: ethernet.vlan, header_len: header_len as u8 };
+    net.link = Link { src_mac: ethernet.src, dst_mac: ethernet.dst, vlan: ethernet.vlan, header_len: header_len as u8 };
     let packet = frame.get(header_len..).ok_or(DropReason::Truncated)?;
-    let ip_offset = u16::from(link.header_len);
-    match ethernet.ethertype {
+    net.ip_offset = header_len as u16;
+    let protocol = match ethernet.ethertype {
         ETHERTYPE_IPV4 => {
             let ip = Ipv4::parse(packet)?;
-            let (src, dst, hop_limit, ip_len) = (ip.src, ip.dst, ip.hop_limit, ip.total_len);
-            let (ecn, l4_offset) = (ip.traffic_class & 3, ip_offset + u16::from(ip.header_len));
-            let net = Net { link, src, dst, ecn, hop_limit, ip_offset, ip_len, l4_offset };
+            (net.src, net.dst, net.hop_limit, net.ip_len) = (ip.src, ip.dst, ip.hop_limit, ip.total_len);
+            (net.ecn, net.l4_offset) = (ip.traffic_class & 3, net.ip_offset + u16::from(ip.header_len));
             match ip.protocol {
-                tcp::PROTOCOL => parse_tcp(frame, net, verify_checksums),
-                icmp::PROTOCOL => Ok(Packet::Icmp(net)),
-                protocol => Ok(Packet::Other(net, protocol)),
+                icmp::PROTOCOL => return Ok(Kind::Icmp),
+                protocol => protocol,
             }
         }
         ETHERTYPE_IPV6 => {
             let ip = Ipv6::parse(packet)?;
-            let (src, dst, hop_limit, ip_len) = (ip.src, ip.dst, ip.hop_limit, ip.total_len);
+            (net.src, net.dst, net.hop_limit, net.ip_len) = (ip.src, ip.dst, ip.hop_limit, ip.total_len);
+            net.ecn = ip.traffic_class & 3;
             // The headers are inside the frame, whose length is a u16; if it is not, this is no packet of ours.
-            let l4_offset = ip_offset.checked_add(ip.header_len).ok_or(DropReason::IpHeader)?;
-            let net = Net { link, src, dst, ecn: ip.traffic_class & 3, hop_limit, ip_offset, ip_len, l4_offset };
+            net.l4_offset = net.ip_offset.checked_add(ip.header_len).ok_or(DropReason::IpHeader)?;
             match ip.protocol {
-                icmp6::PROTOCOL => Ok(Packet::Icmp6(net)),
+                icmp6::PROTOCOL => return Ok(Kind::Icmp6),
                 // Only ICMPv6 may come from `::` (RFC 4291 §2.5.2).
-                _ if src.is_unspecified() => Err(DropReason::BadSource),
-                tcp::PROTOCOL => parse_tcp(frame, net, verify_checksums),
-                protocol => Ok(Packet::Other(net, protocol)),
+                _ if ip.src.is_unspecified() => return Err(DropReason::BadSource),
+                protocol => protocol,
             }
         }
-        ETHERTYPE_ARP => Ok(Packet::Arp(link, Arp::parse(packet)?)),
-        _ => Err(DropReason::EtherType),
+        ETHERTYPE_ARP => return Ok(Kind::Arp(Arp::parse(packet)?)),
+        _ => return Err(DropReason::EtherType),
+    };
+    if protocol != tcp::PROTOCOL {
+        return Ok(Kind::Other(protocol));
     }
-}
-
-/// Once for each family: what they have in common afterwards is not worth merging for.
-#[inline(always)]
-fn parse_tcp(frame: &[u8], net: Net, verify_checksums: bool) -> Result<Packet, DropReason> {
     let bytes = net.l4(frame);
-    let segment = tcp::parse(bytes)?;
+    tcp::read(bytes, segment)?;
     if verify_checksums && !tcp::verify_checksum(&net.src, &net.dst, bytes) {
         return Err(DropReason::TcpChecksum);
     }
-    Ok(Packet::Tcp(net, segment))
+    Ok(Kind::Tcp)
 }
 
 /// What the link's header said.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Link {
     /// Who put the frame on the link.
     pub src_mac: Mac,
@@ -95,7 +121,7 @@ pub struct Link {
 }
 
 /// What the network's header said, and where in the frame things are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Net {
     /// The link's header.
     pub link: Link,

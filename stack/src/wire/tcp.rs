@@ -11,37 +11,43 @@ use crate::metrics::DropReason;
 ///
 /// # Errors
 /// [`DropReason::Truncated`] or [`DropReason::TcpMalformed`].
-#[inline]
 pub fn parse(bytes: &[u8]) -> Result<Segment, DropReason> {
+    let mut segment = Segment::default();
+    read(bytes, &mut segment)?;
+    Ok(segment)
+}
+
+/// Reads the header of a TCP segment into `segment`; where it fails, what that holds means nothing.
+///
+/// # Errors
+/// As [`parse`].
+#[inline]
+pub fn read(bytes: &[u8], segment: &mut Segment) -> Result<(), DropReason> {
     let Some(fixed) = bytes.first_chunk::<HEADER_LEN>() else { return Err(DropReason::Truncated) };
     let &[s0, s1, d0, d1, n0, n1, n2, n3, a0, a1, a2, a3, offset, flags, w0, w1, _, _, u0, u1] = fixed;
-    let (src_port, dst_port) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
-    let flags = Flags(flags);
-    let header_len = offset >> 2 & 0x3c;
-    let Some(options) = bytes.get(HEADER_LEN..usize::from(header_len)) else { return Err(DropReason::TcpMalformed) };
-    let Ok(payload_len) = u16::try_from(bytes.len() - usize::from(header_len)) else {
-        return Err(DropReason::TcpMalformed);
-    };
-    if src_port == 0 || dst_port == 0 {
+    segment.src_port = u16::from_be_bytes([s0, s1]);
+    segment.dst_port = u16::from_be_bytes([d0, d1]);
+    if segment.src_port == 0 || segment.dst_port == 0 {
         return Err(DropReason::TcpMalformed);
     }
-    let options = Options::parse(options, flags.syn());
-    Ok(Segment {
-        seq: Seq(u32::from_be_bytes([n0, n1, n2, n3])),
-        ack: Seq(u32::from_be_bytes([a0, a1, a2, a3])),
-        flags,
-        window: u16::from_be_bytes([w0, w1]),
-        urgent: u16::from_be_bytes([u0, u1]),
-        src_port,
-        dst_port,
-        header_len,
-        payload_len,
-        timestamps: options.timestamps,
-        mss: options.mss,
-        window_scale: options.window_scale,
-        sack_permitted: options.sack_permitted,
-        sack: options.sack,
-    })
+    segment.header_len = offset >> 2 & 0x3c;
+    let header_len = usize::from(segment.header_len);
+    let Some(options) = bytes.get(HEADER_LEN..header_len) else { return Err(DropReason::TcpMalformed) };
+    segment.payload_len = u16::try_from(bytes.len() - header_len).map_err(|_| DropReason::TcpMalformed)?;
+    segment.seq = Seq(u32::from_be_bytes([n0, n1, n2, n3]));
+    segment.ack = Seq(u32::from_be_bytes([a0, a1, a2, a3]));
+    segment.flags = Flags(flags);
+    segment.window = u16::from_be_bytes([w0, w1]);
+    segment.urgent = u16::from_be_bytes([u0, u1]);
+    (segment.timestamps, segment.mss, segment.window_scale, segment.sack_permitted) = (None, None, None, false);
+    segment.sack.len = 0;
+    // RFC 7323 appendix A: nearly every segment of a connection carries exactly this, or nothing.
+    if let &[NOP, NOP, TIMESTAMPS, 10, v0, v1, v2, v3, e0, e1, e2, e3] = options {
+        segment.timestamps = Some(Timestamps::from_octets([v0, v1, v2, v3, e0, e1, e2, e3]));
+    } else if !options.is_empty() {
+        segment.read_options(options);
+    }
+    Ok(())
 }
 
 /// Whether the checksum of `bytes`, header and payload, is right (RFC 9293 §3.1, MUST-3).
@@ -95,6 +101,36 @@ impl Segment {
     #[expect(clippy::len_without_is_empty, reason = "SEG.LEN is not a container's length")]
     pub const fn len(&self) -> u32 {
         self.payload_len as u32 + self.flags.syn() as u32 + self.flags.fin() as u32
+    }
+
+    /// An option of a length that is not its own is passed over. A length that cannot be (less than 2, or beyond the header)
+    /// ends the list; what came before it stands (RFC 9293 §3.1, MUST-6 and MUST-7).
+    fn read_options(&mut self, mut options: &[u8]) {
+        let syn = self.flags.syn();
+        loop {
+            options = match *options {
+                [] | [END, ..] => return,
+                [NOP, ref rest @ ..] => rest,
+                [kind, len, ..] if len >= 2 && usize::from(len) <= options.len() => {
+                    let (option, rest) = options.split_at(usize::from(len));
+                    match (kind, &option[2..]) {
+                        (MSS, &[a, b]) if syn => self.mss = Some(u16::from_be_bytes([a, b])),
+                        // RFC 7323 §2.3: a shift above 14 is taken as 14.
+                        (WINDOW_SCALE, &[shift]) if syn => self.window_scale = Some(shift.min(MAX_WINDOW_SCALE)),
+                        (SACK_PERMITTED, &[]) if syn => self.sack_permitted = true,
+                        (SACK, body) => self.sack = SackBlocks::parse(body),
+                        (TIMESTAMPS, body) => {
+                            if let Some(&octets) = body.as_array() {
+                                self.timestamps = Some(Timestamps::from_octets(octets));
+                            }
+                        }
+                        _ => {}
+                    }
+                    rest
+                }
+                _ => return,
+            }
+        }
     }
 }
 
@@ -193,48 +229,6 @@ impl Options {
         let room = (MAX_OPTIONS_LEN - 4 - len) / 8;
         let blocks = self.sack.as_slice().len();
         if blocks < room { blocks } else { room }
-    }
-
-    #[inline]
-    fn parse(options: &[u8], syn: bool) -> Options {
-        // RFC 7323 appendix A: nearly every segment of a connection carries exactly this, or nothing.
-        if let Some((start, stamps)) = options.split_first_chunk::<4>()
-            && let Some(&stamps) = stamps.as_array()
-            && *start == [NOP, NOP, TIMESTAMPS, 10]
-        {
-            return Options { timestamps: Some(Timestamps::from_octets(stamps)), ..Options::default() };
-        }
-        if options.is_empty() { Options::default() } else { Options::parse_any(options, syn) }
-    }
-
-    /// An option of a length that is not its own is passed over. A length that cannot be (less than 2, or beyond the header)
-    /// ends the list; what came before it stands (RFC 9293 §3.1, MUST-6 and MUST-7).
-    fn parse_any(mut options: &[u8], syn: bool) -> Options {
-        let mut parsed = Options::default();
-        loop {
-            options = match *options {
-                [] | [END, ..] => return parsed,
-                [NOP, ref rest @ ..] => rest,
-                [kind, len, ..] if len >= 2 && usize::from(len) <= options.len() => {
-                    let (option, rest) = options.split_at(usize::from(len));
-                    match (kind, &option[2..]) {
-                        (MSS, &[a, b]) if syn => parsed.mss = Some(u16::from_be_bytes([a, b])),
-                        // RFC 7323 §2.3: a shift above 14 is taken as 14.
-                        (WINDOW_SCALE, &[shift]) if syn => parsed.window_scale = Some(shift.min(MAX_WINDOW_SCALE)),
-                        (SACK_PERMITTED, &[]) if syn => parsed.sack_permitted = true,
-                        (SACK, body) => parsed.sack = SackBlocks::parse(body),
-                        (TIMESTAMPS, body) => {
-                            if let Some(&octets) = body.as_array() {
-                                parsed.timestamps = Some(Timestamps::from_octets(octets));
-                            }
-                        }
-                        _ => {}
-                    }
-                    rest
-                }
-                _ => return parsed,
-            }
-        }
     }
 
     /// Writes [`len`](Options::len) bytes: MSS, SACK-permitted and timestamps, window scale, SACK blocks, each aligned to 4.
