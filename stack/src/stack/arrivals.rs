@@ -7,7 +7,7 @@ use super::{Stack, flow_key};
 use crate::app::Closed;
 use crate::demux::flow::FlowKey;
 use crate::demux::flows::Owner;
-use crate::demux::listeners::Listener;
+use crate::demux::listeners::{Listener, ListenerId};
 use crate::demux::syn_rcvd::{Offered, SynRcvd};
 use crate::metrics::{Counter, DropReason};
 use crate::tcp::close::{self, Waiting};
@@ -64,7 +64,9 @@ impl Stack {
             }
             Err(Verdict::PeerReset) => {
                 self.env.metrics.count(Counter::ResetsReceived);
-                let refused = matches!(self.conns.at(at).map(|tcb| tcb.state()), Some(State::SynSent));
+                // RFC 9293 §3.10.7.4: also an active open whose SYN crossed the peer's.
+                let state = self.conns.at(at).map(|tcb| tcb.state());
+                let refused = matches!(state, Some(State::SynSent | State::SynReceived));
                 self.end(at, if refused { Closed::Refused } else { Closed::Reset });
             }
         }
@@ -159,6 +161,10 @@ impl Stack {
             Waiting::Restart => {
                 self.env.metrics.count(Counter::TimeWaitRestarts);
                 self.waiting.restart(at, self.env.now_ms);
+                if let (Some(record), Some(timestamps)) = (self.waiting.get_mut(at), seg.timestamps) {
+                    record.ts_recent = timestamps.value;
+                }
+                let record = self.waiting.get(at).copied().unwrap_or(record);
                 self.acknowledge_time_wait(&record, net, frame, hash, tx);
             }
             Waiting::Acknowledge(reason) => {
@@ -169,8 +175,10 @@ impl Stack {
             }
             Waiting::Drop(reason) => self.env.metrics.dropped(reason),
             Waiting::NewConnection => {
-                if self.listener(&record.key).is_none() {
-                    return self.acknowledge_time_wait(&record, net, frame, hash, tx);
+                // What cannot be a connection now does not end TIME-WAIT; the SYN comes again.
+                let listener = self.listeners.find(record.key.local, record.key.local_port);
+                if let Err(reason) = self.admits(listener, seg) {
+                    return self.env.metrics.dropped(reason);
                 }
                 self.env.metrics.count(Counter::TimeWaitReused);
                 self.waiting.remove(at);
@@ -217,8 +225,8 @@ impl Stack {
             self.env.metrics.dropped(DropReason::ListenRefused); // second
             return self.refuse(net, seg, Some(frame), tx);
         }
-        if !seg.flags.syn() || seg.flags.fin() {
-            return self.env.metrics.dropped(DropReason::ListenRefused); // fourth
+        if let Err(reason) = self.admits(Some(listener), seg) {
+            return self.env.metrics.dropped(reason); // fourth
         }
         // Third: SYN. Its text, if any, is not kept: the peer sends it again.
         let iss = self.isn.generate(&key, self.env.now);
@@ -233,9 +241,6 @@ impl Stack {
             retries: 0,
             due: 0,
         };
-        if self.listeners.get(listener).is_some_and(|listener| listener.half_open >= listener.half_open_max) {
-            return self.env.metrics.dropped(DropReason::BacklogFull);
-        }
         let Some(at) = self.half_open.insert(self.env.now_ms, record) else {
             return self.env.metrics.dropped(DropReason::BacklogFull);
         };
@@ -248,6 +253,21 @@ impl Stack {
         }
         self.env.metrics.count(Counter::PassiveOpens);
         self.syn_ack_in_place(&record, net, frame, hash, tx);
+    }
+
+    /// Whether a listener takes this segment as the beginning of a connection.
+    fn admits(&self, listener: Option<ListenerId>, seg: &Segment) -> Result<(), DropReason> {
+        if !seg.flags.syn() || seg.flags.fin() {
+            return Err(DropReason::ListenRefused);
+        }
+        let table_full = self.half_open.len() >= self.half_open.capacity();
+        match listener.and_then(|id| self.listeners.get(id)) {
+            None => Err(DropReason::NoConnection),
+            Some(listener) if table_full || listener.half_open >= listener.half_open_max => {
+                Err(DropReason::BacklogFull)
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     /// Who listens for this flow.

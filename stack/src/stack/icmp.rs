@@ -32,7 +32,7 @@ impl Stack {
             ErrorKind::PacketTooBig { mtu } => self.too_big(at, &key, mtu),
             // RFC 9293 §3.9.2.2, SHLD-26: hard errors end an attempt; RFC 5927 §5.2: but no connection.
             ErrorKind::ProtocolUnreachable | ErrorKind::PortUnreachable | ErrorKind::Prohibited => {
-                if tcb.state() == State::SynSent {
+                if matches!(tcb.state(), State::SynSent | State::SynReceived) {
                     self.end(at, Closed::Unreachable);
                 }
             }

@@ -99,12 +99,15 @@ impl Stack {
 
     pub(crate) fn close(&mut self, conn: ConnId) {
         let Some((tcb, env)) = self.conn_mut(conn) else { return };
-        match tcb.state() {
-            State::SynSent => self.end(conn.index(), Closed::Aborted),
-            _ if tcb.rx_bytes > 0 => {
+        if tcb.state() == State::SynSent {
+            self.end(conn.index(), Closed::Aborted);
+        } else {
+            // Where both halves are closed already, a reset would tell the peer nothing.
+            let unread = tcb.rx_bytes > 0 && !matches!(tcb.state(), State::TimeWait | State::Closed);
+            close::close(tcb, env);
+            if unread {
                 tcb.bits.set(Bits::RESET_OWED);
             }
-            _ => close::close(tcb, env),
         }
         self.mark(conn.index());
     }
@@ -112,7 +115,10 @@ impl Stack {
     pub(crate) fn abort(&mut self, conn: ConnId) {
         let Some((tcb, _)) = self.conn_mut(conn) else { return };
         // The application knows: there is nothing to tell it any more.
-        tcb.bits.set(Bits::REPORTED.and(Bits::RESET_OWED));
+        tcb.bits.set(Bits::REPORTED);
+        if !matches!(tcb.state(), State::TimeWait | State::Closed) {
+            tcb.bits.set(Bits::RESET_OWED);
+        }
         self.mark(conn.index());
     }
 

@@ -3,6 +3,7 @@
 use crate::demux::time_wait::TimeWait;
 use crate::metrics::DropReason;
 use crate::tcp::env::Env;
+use crate::tcp::recv;
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Events, Tcb};
 use crate::wire::tcp::{Flags, Header, Options, Segment, Timestamps};
@@ -22,9 +23,13 @@ pub fn shutdown(tcb: &mut Tcb) {
 }
 
 /// The application wants no more of the connection: closes our half, and what still comes is refused by a reset.
-pub fn close(tcb: &mut Tcb, env: &Env) {
+pub fn close(tcb: &mut Tcb, env: &mut Env) {
+    if tcb.bits.has(Bits::APP_CLOSED) {
+        return;
+    }
     shutdown(tcb);
     tcb.bits.set(Bits::APP_CLOSED);
+    recv::discard(tcb, env);
     if tcb.state() == State::FinWait2 {
         arm_fin_wait_2(tcb, env);
     }
@@ -53,7 +58,8 @@ pub fn eighth_fin(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
     if seg.flags.fin() {
         let at = seg.seq.add(seg.payload_len.into());
         if at != tcb.rcv_nxt {
-            if at.after(tcb.rcv_nxt) && at.at_or_before(tcb.rcv_adv) {
+            // Text that came from beyond it contradicts it.
+            if at.after(tcb.rcv_nxt) && at.at_or_before(tcb.rcv_adv) && recv::kept_end(tcb, env).at_or_before(at) {
                 tcb.cold_mut().fin_at = Some(at);
                 tcb.bits.set(Bits::ACK_NOW);
             }
@@ -68,9 +74,8 @@ pub fn eighth_fin(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
     }
     if let Some(cold) = &mut tcb.cold {
         cold.fin_at = None;
-        env.rx.clear(&mut cold.ooo); // nothing follows a FIN
-        cold.ooo_frames = 0;
     }
+    recv::discard_out_of_order(tcb, env); // nothing follows a FIN
     tcb.bits.set(Bits::ACK_NOW.and(Bits::PEER_FIN));
     tcb.events.add(Events::PEER_CLOSED);
     match tcb.state() {
@@ -108,7 +113,7 @@ pub fn time_wait(tcb: &Tcb) -> TimeWait {
 pub enum Waiting {
     /// The FIN came again: acknowledged again, and 2·MSL starts anew.
     Restart,
-    /// Acknowledged again.
+    /// Acknowledged again, at a limited rate.
     Acknowledge(DropReason),
     /// Ignored.
     Drop(DropReason),
@@ -130,7 +135,7 @@ pub fn time_wait_arrives(record: &TimeWait, seg: &Segment) -> Waiting {
         let new = match newer_timestamp {
             Some(1) => true,
             // The same millisecond: the sequence number decides, as without timestamps.
-            Some(0) | None => seg.seq.after(record.rcv_nxt),
+            Some(0) | None => seg.seq.at_or_after(record.rcv_nxt),
             _ => false,
         };
         return if new { Waiting::NewConnection } else { Waiting::Acknowledge(DropReason::SynChallenged) };

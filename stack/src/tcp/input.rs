@@ -43,11 +43,22 @@ fn otherwise(tcb: &mut Tcb, seg: &Segment, frame: &mut Option<Frame>, env: &mut 
     heard(tcb, seg, env);
     fifth_ack(tcb, seg, env)?;
     // Sixth, URG: urgent data is delivered in line, as RFC 6093 §4 has applications ask for.
-    recv::text(tcb, seg.seq, frame, env)?; // seventh
-    if seg.flags.fin() || tcb.cold.is_some() {
+    text_and_fin(tcb, seg, frame, env)
+}
+
+/// Seventh and eighth. The FIN counts even if the text before it is known already: it may come with old text.
+#[inline]
+pub(super) fn text_and_fin(
+    tcb: &mut Tcb,
+    seg: &Segment,
+    frame: &mut Option<Frame>,
+    env: &mut Env,
+) -> Result<(), Verdict> {
+    let text = recv::text(tcb, seg.seq, frame, env);
+    if !matches!(text, Err(Verdict::Reset(_))) && (seg.flags.fin() || tcb.cold.is_some()) {
         close::eighth_fin(tcb, seg, env);
     }
-    Ok(())
+    text
 }
 
 /// First: PAWS, then the sequence number.
@@ -82,13 +93,15 @@ fn first_sequence(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Ver
     unacceptable(tcb, seg, reason, env)
 }
 
-/// An unacceptable segment is acknowledged, unless it is a reset. An empty one counts against the rate of challenges, lest
-/// two ends answer each other's answers for ever (RFC 5961 §5.3, §7). It may still be the answer that a keep-alive waits for.
+/// An unacceptable segment is acknowledged, unless it is a reset. The connection answers empty ones at a limited rate, lest
+/// two ends answer each other's answers for ever (RFC 5961 §5.3). It may still be the answer that a keep-alive waits for.
 #[cold]
 fn unacceptable(tcb: &mut Tcb, seg: &Segment, reason: DropReason, env: &mut Env) -> Result<(), Verdict> {
-    if !seg.flags.rst() && (seg.len() > 0 || env.challenges.take(env.now)) {
-        tcb.bits.set(Bits::ACK_NOW);
+    if !seg.flags.rst() {
         tcb.heard_at_ms = env.now_ms;
+        if seg.len() > 0 || may_answer(tcb, env) {
+            tcb.bits.set(Bits::ACK_NOW);
+        }
     }
     Err(Verdict::Drop(reason))
 }
@@ -98,6 +111,10 @@ fn unacceptable(tcb: &mut Tcb, seg: &Segment, reason: DropReason, env: &mut Env)
 fn second_rst(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
     if !seg.flags.rst() {
         return Ok(());
+    }
+    if tcb.state() == State::TimeWait {
+        // RFC 1337 §4: it does not end TIME-WAIT, nor what is still to be read.
+        return Err(Verdict::Drop(DropReason::ResetIgnored));
     }
     if seg.seq == tcb.rcv_nxt {
         return Err(Verdict::PeerReset);
@@ -114,6 +131,11 @@ fn fourth_syn(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict
     }
     if tcb.state() == State::SynReceived && seg.seq == tcb.irs {
         tcb.bits.set(Bits::SYN_OWED);
+        return Err(Verdict::Drop(DropReason::Duplicate));
+    }
+    if tcb.bits.has(Bits::ACTIVE) && seg.flags.ack() && seg.seq == tcb.irs && seg.ack == tcb.iss.add(1) {
+        // The peer's SYN-ACK again: our ACK was lost. Its sender knows both numbers, so nothing need be held back.
+        tcb.bits.set(Bits::ACK_NOW);
         return Err(Verdict::Drop(DropReason::Duplicate));
     }
     challenge(tcb, env);
@@ -159,10 +181,11 @@ fn fifth_ack(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict>
     Ok(())
 }
 
-/// Owes the peer a challenge ACK (RFC 5961 §3.2, §4.2), unless there were too many in this second (§7).
+/// Owes the peer a challenge ACK (RFC 5961 §3.2, §4.2), unless there were too many on this connection, or on all of them in
+/// this second (§7). Each connection's own limit keeps one from using up the common one, or from measuring it.
 #[cold]
 pub(super) fn challenge(tcb: &mut Tcb, env: &mut Env) {
-    if env.challenges.take(env.now) {
+    if may_answer(tcb, env) && env.challenges.take(env.now) {
         env.metrics.count(Counter::ChallengeAcks);
         tcb.bits.set(Bits::ACK_NOW);
     } else {
@@ -170,6 +193,17 @@ pub(super) fn challenge(tcb: &mut Tcb, env: &mut Env) {
     }
 }
 
+/// Whether this connection may answer one more segment that nothing obliges it to answer.
+fn may_answer(tcb: &mut Tcb, env: &Env) -> bool {
+    let may = env.now_ms.wrapping_sub(tcb.answered_at_ms) >= ANSWERS_APART_MS;
+    if may {
+        tcb.answered_at_ms = env.now_ms;
+    }
+    may
+}
+
+/// Time between two challenge ACKs on one connection.
+pub(super) const ANSWERS_APART_MS: u32 = 200;
 const TS_RECENT_VALID_MS: u32 = 24 * 24 * 3600 * 1000;
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use crate::config::TcpConfig;
 use crate::demux::syn_rcvd::SynRcvd;
 use crate::metrics::{Counter, DropReason};
 use crate::tcp::env::Env;
-use crate::tcp::input::Verdict;
+use crate::tcp::input::{self, Verdict};
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Events, Tcb};
-use crate::tcp::{ack, close, recv, timers};
+use crate::tcp::{ack, timers};
 use crate::wire::tcp::{Flags, Header, Options, Segment, Timestamps};
 
 /// Begins an active open: a SYN is owed.
@@ -21,12 +21,13 @@ pub fn active(tcb: &mut Tcb, env: &mut Env) {
     tcb.bits.set(Bits::ACTIVE.and(Bits::SYN_OWED).and(Bits::IDLE_ARMED));
     tcb.rcv_shift = own_shift(&env.config);
     tcb.idle_at_ms = env.now_ms.wrapping_add(env.config.connect_give_up.as_millis() as u32);
+    tcb.answered_at_ms = env.now_ms.wrapping_sub(input::ANSWERS_APART_MS);
     env.metrics.count(Counter::ActiveOpens);
 }
 
 /// SEGMENT ARRIVES in SYN-SENT (RFC 9293 §3.10.7.3).
 pub fn syn_sent_arrives(tcb: &mut Tcb, seg: &Segment, frame: &mut Option<Frame>, env: &mut Env) -> Result<(), Verdict> {
-    if seg.flags.ack() && seg.ack != tcb.iss.add(1) {
+    if seg.flags.ack() && (seg.ack != tcb.iss.add(1) || seg.ack.after(tcb.snd_nxt)) {
         // First: the acknowledgment of a SYN that is not ours.
         return Err(match seg.flags.rst() {
             true => Verdict::Drop(DropReason::ResetIgnored),
@@ -50,22 +51,16 @@ pub fn syn_sent_arrives(tcb: &mut Tcb, seg: &Segment, frame: &mut Option<Frame>,
     tcb.last_ack_sent = tcb.rcv_nxt;
     agree(tcb, seg, env);
     tcb.heard_at_ms = env.now_ms;
-    ack::first_window(tcb, seg);
     if !seg.flags.ack() {
         // The SYNs crossed. Ours is not acknowledged yet; both are repeated as SYN-ACK (figure 7).
+        ack::first_window(tcb, seg);
         tcb.enter(State::SynReceived);
         tcb.bits.set(Bits::SYN_OWED);
         return Ok(());
     }
-    established(tcb, env);
-    ack::acknowledge(tcb, seg, env)?;
-    tcb.bits.set(Bits::ACK_NOW);
-    recv::text(tcb, tcb.rcv_nxt, frame, env)?;
-    if seg.flags.fin() {
-        let fin = Segment { seq: seg.seq.add(1), ..*seg };
-        close::eighth_fin(tcb, &fin, env);
-    }
-    Ok(())
+    our_syn_is_acked(tcb, seg, env)?;
+    // Text and FIN that came with it stand after the SYN.
+    input::text_and_fin(tcb, &Segment { seq: tcb.rcv_nxt, ..*seg }, frame, env)
 }
 
 /// In SYN-RECEIVED after a simultaneous open: the peer's SYN again, now with the acknowledgment of ours.
@@ -75,10 +70,16 @@ pub fn completes_simultaneous_open(tcb: &Tcb, seg: &Segment) -> bool {
 
 /// Completes a simultaneous open (RFC 9293 §3.5, figure 7).
 pub fn both_syns_crossed(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
+    our_syn_is_acked(tcb, seg, env)
+}
+
+fn our_syn_is_acked(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
     established(tcb, env);
-    ack::first_window(tcb, seg);
     tcb.bits.set(Bits::ACK_NOW);
-    ack::acknowledge(tcb, seg, env)
+    ack::acknowledge(tcb, seg, env)?;
+    // RFC 7323 §2.2: the window of a SYN is not scaled. So it is read after, and not by, the acknowledgment.
+    ack::first_window(tcb, seg);
+    Ok(())
 }
 
 /// ESTABLISHED is reached: by SYN-ACK, or by the ACK of our SYN-ACK.
@@ -116,6 +117,7 @@ pub fn passive(record: &SynRcvd, mss: u16, ts_offset: u32, seg: &Segment, env: &
     tcb.snd_nxt = record.iss.add(1);
     tcb.snd_una = tcb.snd_nxt;
     tcb.ts_offset = ts_offset;
+    tcb.answered_at_ms = env.now_ms.wrapping_sub(input::ANSWERS_APART_MS);
     if record.offered.timestamps() {
         tcb.bits.set(Bits::TIMESTAMPS);
         tcb.ts_recent = record.ts_recent;
@@ -124,7 +126,10 @@ pub fn passive(record: &SynRcvd, mss: u16, ts_offset: u32, seg: &Segment, env: &
             && record.retries == 0
         {
             let rtt_ms = tcb.ts_value(env.now_ms).wrapping_sub(timestamps.echo);
-            tcb.rtt.measured(rtt_ms.min(60_000) * 1_000);
+            // More than that is no echo of ours.
+            if rtt_ms <= 60_000 {
+                tcb.rtt.measured(rtt_ms * 1_000);
+            }
         }
     }
     if record.offered.sack() {
@@ -252,12 +257,15 @@ pub fn syn_rcvd_arrives(record: &SynRcvd, seg: &Segment, config: &TcpConfig) -> 
             false => HalfOpen::Drop(DropReason::SynChallenged, true),
         };
     }
-    if let Some(timestamps) = seg.timestamps
-        && record.offered.timestamps()
-        && !seg.flags.rst()
-        && (timestamps.value.wrapping_sub(record.ts_recent) as i32) < 0
-    {
-        return HalfOpen::Drop(DropReason::PawsFailed, true);
+    if record.offered.timestamps() && !seg.flags.rst() {
+        match seg.timestamps {
+            // RFC 7323 §3.2.
+            None => return HalfOpen::Drop(DropReason::TimestampMissing, false),
+            Some(theirs) if (theirs.value.wrapping_sub(record.ts_recent) as i32) < 0 => {
+                return HalfOpen::Drop(DropReason::PawsFailed, true);
+            }
+            Some(_) => {}
+        }
     }
     let len = seg.len();
     let acceptable = seg.seq.within(rcv_nxt, wnd) || (len > 0 && seg.seq.add(len - 1).within(rcv_nxt, wnd));

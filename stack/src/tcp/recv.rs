@@ -27,8 +27,10 @@ pub fn text(tcb: &mut Tcb, mut seq: Seq, frame: &mut Option<Frame>, env: &mut En
         payload.trim_front(known);
         seq = tcb.rcv_nxt;
     }
-    // RFC 9293 §3.10.7.4: what lies beyond the window is cut off, and comes again.
-    let room = if tcb.rcv_adv.before(seq) { 0 } else { tcb.rcv_adv.since(seq) as usize };
+    // RFC 9293 §3.10.7.4: what lies beyond the window is cut off, and comes again; what lies beyond the FIN is none.
+    let fin_at = tcb.cold.as_ref().and_then(|cold| cold.fin_at);
+    let edge = fin_at.map_or(tcb.rcv_adv, |fin_at| fin_at.min(tcb.rcv_adv));
+    let room = if edge.before(seq) { 0 } else { edge.since(seq) as usize };
     if room == 0 {
         tcb.bits.set(Bits::ACK_NOW);
         return Err(Verdict::Drop(DropReason::OutOfWindow));
@@ -44,7 +46,9 @@ pub fn text(tcb: &mut Tcb, mut seq: Seq, frame: &mut Option<Frame>, env: &mut En
         return in_order(tcb, payload, kept, env);
     }
     tcb.bits.set(Bits::ACK_NOW);
-    if kept >= env.config.recv_frames_max || env.pool.free() < env.frames_reserved {
+    // What is out of order may never be of use: it leaves frames to what is in order, of whichever connection.
+    let frames_left = env.frames_reserved.max(env.pool.capacity() / OUT_OF_ORDER_LEAVES);
+    if kept >= env.config.recv_frames_max || env.pool.free() < frames_left {
         return Err(Verdict::Drop(DropReason::ReassemblyFull));
     }
     let Some(payload) = frame.take() else { return Ok(()) };
@@ -56,9 +60,13 @@ pub fn text(tcb: &mut Tcb, mut seq: Seq, frame: &mut Option<Frame>, env: &mut En
 fn in_order(tcb: &mut Tcb, payload: Frame, kept: u16, env: &mut Env) -> Result<(), Verdict> {
     let len = payload.len() as u32;
     if kept >= env.config.recv_frames_max || env.pool.free() < env.frames_reserved {
-        // The frames are used up although the bytes are not. It comes again; what is out of order may go first.
-        tcb.bits.set(Bits::ACK_NOW);
-        return Err(Verdict::Drop(DropReason::ReceiveQueueFull));
+        // The frames are used up although the bytes are not. What is out of order makes room (RFC 2018 §8 allows that), or
+        // it would wait for ever for what it keeps out.
+        discard_out_of_order(tcb, env);
+        if tcb.rx_frames >= env.config.recv_frames_max || env.pool.free() < env.frames_reserved {
+            tcb.bits.set(Bits::ACK_NOW);
+            return Err(Verdict::Drop(DropReason::ReceiveQueueFull));
+        }
     }
     append(tcb, payload, env);
     tcb.events.add(Events::DATA);
@@ -154,6 +162,16 @@ fn out_of_order(tcb: &mut Tcb, mut seq: Seq, mut payload: Frame, env: &mut Env) 
     if payload.is_empty() {
         return Err(Verdict::Drop(DropReason::Duplicate));
     }
+    if cold.ooo_frames >= COALESCE_FROM_FRAMES
+        && payload.len() < COALESCE_BELOW_BYTES
+        && let Some((before, &mut start, _)) = env.rx.get_mut(prev)
+        && start.add(before.len() as u32) == seq
+        && payload.len() <= before.tailroom()
+    {
+        before.extend_from_slice(&payload);
+        env.metrics.add(Counter::PayloadBytesCopied, payload.len() as u64);
+        return Ok(());
+    }
     env.rx.insert_after(&mut cold.ooo, prev, payload.index(), payload, seq);
     cold.ooo_frames += 1;
     Ok(())
@@ -182,10 +200,21 @@ pub fn take(tcb: &mut Tcb, env: &mut Env) -> Option<Frame> {
 pub fn discard(tcb: &mut Tcb, env: &mut Env) {
     env.rx.clear(&mut tcb.rx);
     (tcb.rx_bytes, tcb.rx_frames) = (0, 0);
+    discard_out_of_order(tcb, env);
+}
+
+/// Frees what was received out of order.
+pub fn discard_out_of_order(tcb: &mut Tcb, env: &mut Env) {
     if let Some(cold) = &mut tcb.cold {
         env.rx.clear(&mut cold.ooo);
         cold.ooo_frames = 0;
     }
+}
+
+/// Where the text that was received ends, with what is out of order.
+pub fn kept_end(tcb: &Tcb, env: &Env) -> Seq {
+    let last = tcb.cold.as_ref().and_then(|cold| env.rx.get(cold.ooo.tail()));
+    last.map_or(tcb.rcv_nxt, |(frame, slot)| slot.seq.add(frame.len() as u32))
 }
 
 /// The window to advertise, in bytes; moves RCV.NXT + RCV.WND. Silly windows are avoided (RFC 9293 §3.8.6.2.2): the right
@@ -226,6 +255,8 @@ fn worth_telling(tcb: &Tcb, env: &Env) -> u32 {
     (env.config.recv_buffer_bytes / 2).min(u32::from(tcb.mss))
 }
 
+/// Text out of order leaves one frame in so many free.
+const OUT_OF_ORDER_LEAVES: usize = 8;
 const COALESCE_FROM_FRAMES: u16 = 32;
 const COALESCE_BELOW_BYTES: usize = 512;
 

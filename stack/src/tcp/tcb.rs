@@ -88,6 +88,8 @@ pub struct Tcb {
     pub app_at_ms: u32,
     /// When the wheel looks at this connection next; armed if [`Bits::WHEEL_ARMED`].
     pub wheel_at_ms: u32,
+    /// When a segment was last answered that needs no answer (RFC 5961 §7).
+    pub answered_at_ms: u32,
     /// When a segment of the peer last came.
     pub heard_at_ms: u32,
     /// When the oldest unanswered transmission was first repeated; means something if `rtt.backoff` > 0.
@@ -157,6 +159,7 @@ impl Tcb {
             idle_at_ms: 0,
             app_at_ms: 0,
             wheel_at_ms: 0,
+            answered_at_ms: 0,
             heard_at_ms: 0,
             stalled_at_ms: 0,
             rtt: Rtt::default(),

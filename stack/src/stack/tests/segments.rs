@@ -1,0 +1,1034 @@
+//! One stack and a peer made by hand: each segment is written here, and each answer is looked at.
+
+use alloc::string::String;
+use core::fmt::Write;
+
+use super::*;
+use crate::tcp::state::State;
+use crate::wire::ethernet::Ethernet;
+use crate::wire::packet;
+use crate::wire::tcp::{Flags, Header, Seq, Timestamps};
+
+const SYN: Flags = Flags::SYN;
+const ACK: Flags = Flags::ACK;
+const RST: Flags = Flags::RST;
+const FIN_ACK: Flags = Flags(Flags::FIN.0 | Flags::ACK.0);
+const SYN_ACK: Flags = Flags(Flags::SYN.0 | Flags::ACK.0);
+const RST_ACK: Flags = Flags(Flags::RST.0 | Flags::ACK.0);
+
+/// The peer's initial sequence number.
+const IRS: u32 = 1_000;
+/// The first byte that the peer sends.
+const NXT: u32 = IRS + 1;
+
+/// A segment of the peer. Sequence numbers are absolute on its side and relative to our ISS on ours.
+#[derive(Clone, Debug)]
+struct Out {
+    header: Header,
+    payload: Vec<u8>,
+    port: u16,
+}
+
+/// `<SEQ=seq><CTL=flags>`, acknowledging all that we sent, with a window of 10,000.
+fn segment(flags: Flags, seq: u32) -> Out {
+    let header = Header { flags, seq: Seq(seq), ack: Seq(u32::MAX), window: 10_000, ..Header::default() };
+    Out { header, payload: Vec::new(), port: PORT }
+}
+
+impl Out {
+    /// Acknowledges `ack` sequence numbers after our ISS, where the default is everything that was seen.
+    fn ack(mut self, ack: u32) -> Out {
+        self.header.ack = Seq(ack);
+        self
+    }
+    fn data(mut self, payload: &[u8]) -> Out {
+        self.payload = payload.to_vec();
+        self
+    }
+    fn window(mut self, window: u16) -> Out {
+        self.header.window = window;
+        self
+    }
+    fn stamp(mut self, value: u32) -> Out {
+        self.header.options.timestamps = Some(Timestamps { value, echo: 0 });
+        self
+    }
+    fn port(mut self, port: u16) -> Out {
+        self.port = port;
+        self
+    }
+}
+
+/// What the stack sent: flags, SEG.SEQ relative to our ISS, SEG.ACK relative to the peer's, payload.
+#[derive(Clone, PartialEq, Eq)]
+struct Answer {
+    flags: Flags,
+    seq: u32,
+    ack: u32,
+    payload: Vec<u8>,
+}
+
+impl core::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "<{:?} seq={} ack={} len={}>", self.flags, self.seq, self.ack.wrapping_sub(IRS), self.payload.len())
+    }
+}
+
+fn answer(flags: Flags, seq: u32, ack: u32) -> Answer {
+    Answer { flags, seq, ack, payload: Vec::new() }
+}
+
+/// An application that writes down what it hears, and reads unless it is told not to.
+#[derive(Default)]
+struct Diary {
+    log: String,
+    read: Vec<u8>,
+    lazy: bool,
+    conn: Option<ConnId>,
+    on_accept: Option<fn(&mut Cx<'_>, ConnId)>,
+    on_close: Option<fn(&mut Cx<'_>, ConnId)>,
+    on_peer_close: Option<fn(&mut Cx<'_>, ConnId)>,
+}
+
+impl Diary {
+    fn note(&mut self, what: impl core::fmt::Debug) {
+        let space = if self.log.is_empty() { "" } else { " " };
+        write!(self.log, "{space}{what:?}").unwrap();
+    }
+}
+
+#[derive(Debug)]
+enum Heard {
+    Accepted,
+    Connected,
+    Data,
+    PeerClosed,
+}
+
+impl App for Diary {
+    fn on_accept(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        self.note(Heard::Accepted);
+        self.conn = Some(conn);
+        self.on_accept.inspect(|call| call(cx, conn));
+    }
+    fn on_connect(&mut self, _: &mut Cx<'_>, _: ConnId) {
+        self.note(Heard::Connected);
+    }
+    fn on_data(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        self.note(Heard::Data);
+        while !self.lazy
+            && let Some(frame) = cx.recv(conn)
+        {
+            self.read.extend_from_slice(&frame);
+        }
+    }
+    fn on_peer_close(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        self.note(Heard::PeerClosed);
+        self.on_peer_close.inspect(|call| call(cx, conn));
+    }
+    fn on_close(&mut self, cx: &mut Cx<'_>, conn: ConnId, how: Closed) {
+        self.note(how);
+        self.on_close.inspect(|call| call(cx, conn));
+    }
+}
+
+/// The stack under test and the peer's end of the wire.
+struct Peer {
+    host: Host<Diary>,
+    wire: WireDriver,
+    now: Instant,
+    iss: Seq,
+    /// One past the last sequence number that we were sent.
+    seen: Seq,
+    header: Header,
+    window: u32,
+}
+
+const PORT: u16 = 40_000;
+
+impl Peer {
+    fn with(configure: impl FnOnce(&mut Config)) -> Peer {
+        let (ours, wire) = wire::pair(wire::Config { frames_per_queue: 512, ring_len: 64, ..wire::Config::default() });
+        let mac = Mac(wire.caps().mac);
+        let configure = |config: &mut Config| {
+            config.ip.neighbours = vec![(CLIENT, mac)];
+            config.tcp.ack_delay = Duration::ZERO;
+            config.limits.conns_max = 16;
+            config.limits.syn_rcvd_max = 16;
+            config.limits.time_wait_max = 16;
+            config.limits.frames_reserved = 8;
+            configure(config);
+        };
+        let mut host = Host::new(ours, SERVER, configure, Diary::default());
+        host.stack.listen(None, 80).unwrap();
+        let mut peer = Peer {
+            host,
+            wire,
+            now: Instant::from_micros(1_000_000),
+            iss: Seq(0),
+            seen: Seq(0),
+            header: Header::default(),
+            window: 0,
+        };
+        peer.turn();
+        peer
+    }
+
+    fn new() -> Peer {
+        Peer::with(|_| {})
+    }
+
+    /// Everything that the stack has sent by now.
+    fn turn(&mut self) -> Vec<Answer> {
+        let mut answers = Vec::new();
+        loop {
+            self.host.turn(self.now);
+            let mut rx = RxBurst::new();
+            self.wire.rx_burst(&mut rx);
+            self.wire.flush();
+            if rx.is_empty() {
+                return answers;
+            }
+            for frame in rx.drain(..) {
+                let Ok(Packet::Tcp(net, seg)) = packet::parse(&frame, true) else { panic!("not TCP") };
+                if seg.flags.syn() {
+                    (self.iss, self.seen) = (seg.seq, seg.seq);
+                    self.header.dst_port = seg.src_port;
+                }
+                let end = seg.seq.add(seg.len());
+                if !seg.flags.rst() {
+                    self.seen = self.seen.max(end);
+                    self.window = seg.window.into();
+                }
+                let payload = frame[net.payload_range(&seg)].to_vec();
+                let seq = if seg.flags.rst() && self.iss == Seq(0) { seg.seq.0 } else { seg.seq.since(self.iss) };
+                let ack = if seg.flags.ack() { seg.ack.0 } else { 0 };
+                let flags = Flags(seg.flags.0 & !Flags::PSH.0);
+                answers.push(Answer { flags, seq, ack, payload });
+            }
+        }
+    }
+
+    /// Puts a segment on the wire.
+    fn put(&mut self, out: Out) {
+        let Out { mut header, payload, port } = out;
+        header.src_port = port;
+        header.dst_port = if self.header.dst_port == 0 { 80 } else { self.header.dst_port };
+        header.ack = match header.ack {
+            _ if !header.flags.ack() => Seq(0),
+            Seq(u32::MAX) => self.seen,
+            Seq(ack) => self.iss.add(ack),
+        };
+        let link = Ethernet {
+            dst: Mac(self.host.driver.caps().mac),
+            src: Mac(self.wire.caps().mac),
+            vlan: None,
+            ethertype: 0,
+        };
+        let mut frame = self.wire.pool().alloc().unwrap();
+        frame.extend_from_slice(&payload);
+        let len = packet::headers_len(false, false, &header);
+        let ip = packet::Ip::new(CLIENT, SERVER);
+        packet::emit_headers(frame.prepend(len), &link, &ip, &header, &payload, true);
+        let mut tx = TxBurst::new();
+        tx.push(frame);
+        self.wire.tx_burst(&mut tx);
+        self.wire.flush();
+    }
+
+    /// A segment arrives; what is answered.
+    fn send(&mut self, out: Out) -> Vec<Answer> {
+        self.put(out);
+        self.turn()
+    }
+
+    fn wait(&mut self, span: Duration) -> Vec<Answer> {
+        self.now += span;
+        self.turn()
+    }
+
+    /// The application calls.
+    fn call<T>(&mut self, call: impl FnOnce(&mut Cx<'_>, ConnId) -> T) -> (T, Vec<Answer>) {
+        let conn = self.host.app.conn.unwrap();
+        let result = call(&mut Cx { stack: &mut self.host.stack }, conn);
+        (result, self.turn())
+    }
+
+    fn close(&mut self) -> Vec<Answer> {
+        self.call(|cx, conn| cx.close(conn)).1
+    }
+
+    fn shutdown(&mut self) -> Vec<Answer> {
+        self.call(|cx, conn| cx.shutdown(conn)).1
+    }
+
+    fn connect(&mut self) -> Vec<Answer> {
+        let to = SocketAddr::new(CLIENT.into(), PORT);
+        let conn = Cx { stack: &mut self.host.stack }.connect(to).unwrap();
+        self.host.app.conn = Some(conn);
+        self.turn()
+    }
+
+    /// The state, wherever its record is; CLOSED and LISTEN are the same to a peer.
+    fn state(&self) -> State {
+        let stack = &self.host.stack;
+        if let Some((_, tcb)) = stack.conns.iter().next() {
+            return tcb.state();
+        }
+        match (stack.half_open(), stack.time_waits()) {
+            (1, 0) => State::SynReceived,
+            (0, 1) => State::TimeWait,
+            (0, 0) => State::Closed,
+            more => panic!("{more:?}"),
+        }
+    }
+
+    fn log(&self) -> &str {
+        &self.host.app.log
+    }
+
+    fn drops(&self, reason: DropReason) -> u64 {
+        self.host.stack.metrics().drops(reason)
+    }
+
+    fn get(&self, counter: Counter) -> u64 {
+        self.host.stack.metrics().get(counter)
+    }
+
+    fn assert_all_is_back(&self) {
+        let pool = self.host.stack.pool();
+        let census = pool.region().census(pool.share());
+        assert_eq!(census.owned + census.sending + census.moving, 0, "{census:?}");
+    }
+}
+
+// Each state, reached by the shortest way. The peer's next sequence number is NXT, or NXT + 1 once its FIN is in.
+
+fn listen() -> Peer {
+    Peer::new()
+}
+
+fn syn_sent() -> Peer {
+    let mut peer = Peer::new();
+    let sent = peer.connect();
+    assert_eq!((sent.len(), sent[0].flags), (1, SYN));
+    peer
+}
+
+fn half_open() -> Peer {
+    let mut peer = Peer::new();
+    assert_eq!(peer.send(segment(SYN, IRS)), [answer(SYN_ACK, 0, NXT)]);
+    peer
+}
+
+fn syns_crossed() -> Peer {
+    let mut peer = syn_sent();
+    assert_eq!(peer.send(segment(SYN, IRS)), [answer(SYN_ACK, 0, NXT)]);
+    peer
+}
+
+fn established() -> Peer {
+    let mut peer = half_open();
+    assert_eq!(peer.send(segment(ACK, NXT)), []);
+    peer
+}
+
+fn fin_wait_1() -> Peer {
+    let mut peer = established();
+    assert_eq!(peer.shutdown(), [answer(FIN_ACK, 1, NXT)]);
+    peer
+}
+
+fn fin_wait_2() -> Peer {
+    let mut peer = fin_wait_1();
+    assert_eq!(peer.send(segment(ACK, NXT)), []);
+    peer
+}
+
+fn close_wait() -> Peer {
+    let mut peer = established();
+    assert_eq!(peer.send(segment(FIN_ACK, NXT)), [answer(ACK, 1, NXT + 1)]);
+    peer
+}
+
+fn closing() -> Peer {
+    let mut peer = fin_wait_1();
+    assert_eq!(peer.send(segment(FIN_ACK, NXT).ack(1)), [answer(ACK, 2, NXT + 1)]);
+    peer
+}
+
+fn last_ack() -> Peer {
+    let mut peer = close_wait();
+    assert_eq!(peer.shutdown(), [answer(FIN_ACK, 1, NXT + 1)]);
+    peer
+}
+
+fn time_wait() -> Peer {
+    let mut peer = fin_wait_2();
+    assert_eq!(peer.send(segment(FIN_ACK, NXT)), [answer(ACK, 2, NXT + 1)]);
+    peer
+}
+
+/// A connection in TIME-WAIT whose end the application has not heard of, since it has not read everything.
+fn unread_time_wait() -> Peer {
+    let mut peer = established();
+    peer.host.app.lazy = true;
+    peer.send(segment(ACK, NXT).data(b"unread"));
+    peer.shutdown();
+    assert_eq!(peer.send(segment(FIN_ACK, NXT + 6)), [answer(ACK, 2, NXT + 7)]);
+    peer
+}
+
+type Row = (&'static str, fn() -> Peer, Out, Vec<Answer>, State);
+
+fn check(rows: Vec<Row>) {
+    for (name, start, out, answers, next) in rows {
+        let mut peer = start();
+        assert_eq!(peer.send(out.clone()), answers, "{name}: {out:?}");
+        assert_eq!(peer.state(), next, "{name}");
+    }
+}
+
+#[test]
+fn every_state_is_reached() {
+    let states: [(fn() -> Peer, State); 11] = [
+        (listen, State::Closed),
+        (syn_sent, State::SynSent),
+        (half_open, State::SynReceived),
+        (syns_crossed, State::SynReceived),
+        (established, State::Established),
+        (fin_wait_1, State::FinWait1),
+        (fin_wait_2, State::FinWait2),
+        (close_wait, State::CloseWait),
+        (closing, State::Closing),
+        (last_ack, State::LastAck),
+        (time_wait, State::TimeWait),
+    ];
+    for (start, state) in states {
+        assert_eq!(start().state(), state);
+    }
+}
+
+#[test]
+fn closed_and_listen_answer_as_the_rfc_says() {
+    let closed = |out: Out| out.ack(500);
+    check(vec![
+        ("LISTEN ignores RST", listen, segment(RST, 5), vec![], State::Closed),
+        ("LISTEN resets ACK", listen, closed(segment(ACK, 5)), vec![answer(RST, 500, 0)], State::Closed),
+        ("LISTEN resets SYN-ACK", listen, closed(segment(SYN_ACK, 5)), vec![answer(RST, 500, 0)], State::Closed),
+        ("LISTEN ignores what has no flag", listen, segment(Flags(0), 5), vec![], State::Closed),
+        ("LISTEN ignores FIN alone", listen, segment(Flags::FIN, 5), vec![], State::Closed),
+        ("LISTEN ignores SYN with FIN", listen, segment(SYN | Flags::FIN, 5), vec![], State::Closed),
+        ("LISTEN takes SYN", listen, segment(SYN, IRS), vec![answer(SYN_ACK, 0, NXT)], State::SynReceived),
+        (
+            "and not its text",
+            listen,
+            segment(SYN, IRS).data(b"text"),
+            vec![answer(SYN_ACK, 0, NXT)],
+            State::SynReceived,
+        ),
+    ]);
+}
+
+#[test]
+fn a_closed_port_resets_with_numbers_that_the_sender_believes() {
+    let mut peer = Peer::new();
+    peer.header.dst_port = 81;
+    assert_eq!(peer.send(segment(SYN, IRS).data(b"ab")), [answer(RST_ACK, 0, IRS + 3)]);
+    assert_eq!(peer.send(segment(FIN_ACK, 7).ack(77)), [answer(RST, 77, 0)]);
+    assert_eq!(peer.send(segment(RST, 7)), []);
+    assert_eq!(peer.drops(DropReason::NoConnection), 2);
+    peer.assert_all_is_back();
+}
+
+#[test]
+fn syn_sent_answers_as_the_rfc_says() {
+    check(vec![
+        ("a wrong ACK is reset", syn_sent, segment(ACK, 9).ack(0), vec![answer(RST, 0, 0)], State::SynSent),
+        ("one beyond too", syn_sent, segment(ACK, 9).ack(2), vec![answer(RST, 2, 0)], State::SynSent),
+        ("and with SYN", syn_sent, segment(SYN_ACK, 9).ack(2), vec![answer(RST, 2, 0)], State::SynSent),
+        ("a reset with a wrong ACK is ignored", syn_sent, segment(RST_ACK, 9).ack(2), vec![], State::SynSent),
+        ("a reset without ACK is ignored", syn_sent, segment(RST, 9), vec![], State::SynSent),
+        ("a reset of our SYN ends it", syn_sent, segment(RST_ACK, 9), vec![], State::Closed),
+        ("an ACK of our SYN alone is ignored", syn_sent, segment(ACK, 9), vec![], State::SynSent),
+        ("FIN alone is ignored", syn_sent, segment(Flags::FIN, 9), vec![], State::SynSent),
+        ("SYN-ACK opens", syn_sent, segment(SYN_ACK, IRS), vec![answer(ACK, 1, NXT)], State::Established),
+        ("SYN crosses", syn_sent, segment(SYN, IRS), vec![answer(SYN_ACK, 0, NXT)], State::SynReceived),
+        (
+            "SYN-ACK with text",
+            syn_sent,
+            segment(SYN_ACK, IRS).data(b"text"),
+            vec![answer(ACK, 1, NXT + 4)],
+            State::Established,
+        ),
+        (
+            "SYN-ACK with text and FIN",
+            syn_sent,
+            segment(SYN_ACK | Flags::FIN, IRS).data(b"text"),
+            vec![answer(ACK, 1, NXT + 5)],
+            State::CloseWait,
+        ),
+    ]);
+}
+
+#[test]
+fn syn_received_answers_as_the_rfc_says() {
+    check(vec![
+        ("the SYN again", half_open, segment(SYN, IRS), vec![answer(SYN_ACK, 0, NXT)], State::SynReceived),
+        ("another SYN", half_open, segment(SYN, 77), vec![answer(ACK, 1, NXT)], State::SynReceived),
+        ("RST in its place", half_open, segment(RST, NXT), vec![], State::Closed),
+        ("RST in the window", half_open, segment(RST, NXT + 1), vec![answer(ACK, 1, NXT)], State::SynReceived),
+        ("RST outside", half_open, segment(RST, IRS), vec![], State::SynReceived),
+        ("old text", half_open, segment(ACK, IRS - 9).data(b"x"), vec![answer(ACK, 1, NXT)], State::SynReceived),
+        ("a wrong ACK", half_open, segment(ACK, NXT).ack(2), vec![answer(RST, 2, 0)], State::SynReceived),
+        ("no ACK", half_open, segment(Flags::FIN, NXT), vec![], State::SynReceived),
+        ("the ACK", half_open, segment(ACK, NXT), vec![], State::Established),
+        ("with text", half_open, segment(ACK, NXT).data(b"hi"), vec![answer(ACK, 1, NXT + 2)], State::Established),
+        ("with FIN", half_open, segment(FIN_ACK, NXT), vec![answer(ACK, 1, NXT + 1)], State::CloseWait),
+        (
+            "text out of order",
+            half_open,
+            segment(ACK, NXT + 2).data(b"x"),
+            vec![answer(ACK, 1, NXT)],
+            State::Established,
+        ),
+    ]);
+}
+
+#[test]
+fn crossed_syns_answer_as_the_rfc_says() {
+    check(vec![
+        ("SYN-ACK completes", syns_crossed, segment(SYN_ACK, IRS), vec![answer(ACK, 1, NXT)], State::Established),
+        ("so does ACK", syns_crossed, segment(ACK, NXT), vec![], State::Established),
+        ("the SYN again", syns_crossed, segment(SYN, IRS), vec![answer(SYN_ACK, 0, NXT)], State::SynReceived),
+        ("another SYN", syns_crossed, segment(SYN, 77), vec![answer(ACK, 1, NXT)], State::SynReceived),
+        ("a wrong ACK", syns_crossed, segment(ACK, NXT).ack(2), vec![answer(RST, 2, 0)], State::SynReceived),
+        ("RST in its place", syns_crossed, segment(RST, NXT), vec![], State::Closed),
+    ]);
+    let mut peer = syns_crossed();
+    peer.send(segment(RST, NXT));
+    assert_eq!(peer.log(), "Refused"); // RFC 9293 §3.10.7.4, second: an active open was refused.
+}
+
+/// The states in which a peer's segment has to pass all steps, with SND.NXT relative to our ISS and RCV.NXT.
+const SYNCHRONISED: [(fn() -> Peer, State, u32, u32); 7] = [
+    (established, State::Established, 1, NXT),
+    (fin_wait_1, State::FinWait1, 2, NXT),
+    (fin_wait_2, State::FinWait2, 2, NXT),
+    (close_wait, State::CloseWait, 1, NXT + 1),
+    (closing, State::Closing, 2, NXT + 1),
+    (last_ack, State::LastAck, 2, NXT + 1),
+    (unread_time_wait, State::TimeWait, 2, NXT + 7),
+];
+
+#[test]
+fn synchronised_states_reset_only_at_the_left_edge() {
+    for (start, state, nxt, rcv) in SYNCHRONISED {
+        let mut peer = start();
+        let waits = state == State::TimeWait;
+        assert_eq!(peer.send(segment(RST, rcv - 1)), [], "{state:?}");
+        let challenge = if waits { vec![] } else { vec![answer(ACK, nxt, rcv)] };
+        assert_eq!(peer.send(segment(RST, rcv + 1)), challenge, "{state:?}: RFC 5961 §3.2");
+        assert_eq!(peer.state(), state);
+        assert_eq!(peer.send(segment(RST, rcv)), [], "{state:?}");
+        assert_eq!(peer.state(), if waits { State::TimeWait } else { State::Closed }, "RFC 1337 §4");
+    }
+}
+
+#[test]
+fn synchronised_states_challenge_a_syn_wherever_it_is() {
+    for (start, state, nxt, rcv) in SYNCHRONISED {
+        for seq in [77, rcv - 1, rcv, rcv + 1] {
+            let mut peer = start();
+            assert_eq!(peer.send(segment(SYN, seq)), [answer(ACK, nxt, rcv)], "{state:?}: RFC 5961 §4.2");
+            assert_eq!(peer.state(), state);
+            assert_eq!(peer.get(Counter::ChallengeAcks), 1);
+        }
+    }
+}
+
+#[test]
+fn synchronised_states_acknowledge_what_is_outside_the_window() {
+    for (start, state, nxt, rcv) in SYNCHRONISED {
+        for out in [segment(ACK, rcv - 1), segment(ACK, rcv - 4).data(b"old"), segment(ACK, rcv + 70_000).data(b"far")]
+        {
+            let mut peer = start();
+            assert_eq!(peer.send(out), [answer(ACK, nxt, rcv)], "{state:?}");
+            assert_eq!(peer.state(), state);
+        }
+    }
+}
+
+#[test]
+fn synchronised_states_refuse_an_ack_of_what_was_never_sent() {
+    for (start, state, nxt, rcv) in SYNCHRONISED {
+        let mut peer = start();
+        assert_eq!(peer.send(segment(ACK, rcv).ack(nxt + 1).data(b"x")), [answer(ACK, nxt, rcv)], "{state:?}");
+        let mut peer = start();
+        assert_eq!(peer.send(segment(ACK, rcv).ack(nxt.wrapping_sub(20_000))), [answer(ACK, nxt, rcv)], "{state:?}");
+        assert_eq!(peer.state(), state, "RFC 5961 §5.2");
+        assert_eq!(peer.send(segment(Flags(0), rcv).data(b"x")), [], "{state:?}: no ACK, nothing");
+        assert_eq!(peer.drops(DropReason::NoAck), 1);
+    }
+}
+
+#[test]
+fn fins_and_their_acknowledgments_move_the_states() {
+    let fin = || segment(FIN_ACK, NXT);
+    check(vec![
+        ("FIN in ESTABLISHED", established, fin(), vec![answer(ACK, 1, NXT + 1)], State::CloseWait),
+        ("with text", established, fin().data(b"ab"), vec![answer(ACK, 1, NXT + 3)], State::CloseWait),
+        ("FIN and ACK of ours", fin_wait_1, fin(), vec![answer(ACK, 2, NXT + 1)], State::TimeWait),
+        ("FIN alone", fin_wait_1, fin().ack(1), vec![answer(ACK, 2, NXT + 1)], State::Closing),
+        ("ACK of our FIN", fin_wait_1, segment(ACK, NXT), vec![], State::FinWait2),
+        (
+            "text in FIN-WAIT-1",
+            fin_wait_1,
+            segment(ACK, NXT).ack(1).data(b"a"),
+            vec![answer(ACK, 2, NXT + 1)],
+            State::FinWait1,
+        ),
+        (
+            "text in FIN-WAIT-2",
+            fin_wait_2,
+            segment(ACK, NXT).data(b"a"),
+            vec![answer(ACK, 2, NXT + 1)],
+            State::FinWait2,
+        ),
+        ("FIN in FIN-WAIT-2", fin_wait_2, fin(), vec![answer(ACK, 2, NXT + 1)], State::TimeWait),
+        ("FIN again in CLOSE-WAIT", close_wait, fin(), vec![answer(ACK, 1, NXT + 1)], State::CloseWait),
+        ("FIN again in CLOSING", closing, fin().ack(1), vec![answer(ACK, 2, NXT + 1)], State::Closing),
+        ("FIN again in LAST-ACK", last_ack, fin().ack(1), vec![answer(ACK, 2, NXT + 1)], State::LastAck),
+        ("ACK of our FIN in CLOSING", closing, segment(ACK, NXT + 1), vec![], State::TimeWait),
+        ("ACK of our FIN in LAST-ACK", last_ack, segment(ACK, NXT + 1), vec![], State::Closed),
+        ("text after the FIN", close_wait, segment(ACK, NXT + 1).data(b"more"), vec![], State::CloseWait),
+    ]);
+}
+
+#[test]
+fn time_wait_answers_as_the_rfcs_say() {
+    let rcv = NXT + 1;
+    check(vec![
+        ("RST is ignored", time_wait, segment(RST, rcv), vec![], State::TimeWait),
+        ("the FIN again", time_wait, segment(FIN_ACK, NXT), vec![answer(ACK, 2, rcv)], State::TimeWait),
+        ("its ACK needs no answer", time_wait, segment(ACK, rcv), vec![], State::TimeWait),
+        ("old text", time_wait, segment(ACK, NXT - 9).data(b"old"), vec![answer(ACK, 2, rcv)], State::TimeWait),
+        ("an old SYN", time_wait, segment(SYN, NXT), vec![answer(ACK, 2, rcv)], State::TimeWait),
+        ("a SYN with FIN", time_wait, segment(SYN | Flags::FIN, rcv + 9), vec![], State::TimeWait),
+    ]);
+    let mut peer = time_wait();
+    let sent = peer.send(segment(SYN, rcv + 9));
+    assert_eq!((sent[0].flags, sent[0].ack), (SYN_ACK, rcv + 10), "RFC 9293 MAY-2");
+    assert_eq!(peer.state(), State::SynReceived);
+    assert_eq!(peer.get(Counter::TimeWaitReused), 1);
+}
+
+#[test]
+fn a_new_connection_out_of_time_wait_begins_above_the_old_one() {
+    let mut peer = time_wait();
+    let old = peer.iss;
+    peer.send(segment(SYN, NXT + 9));
+    assert!(peer.iss.after(old.add(2)));
+}
+
+#[test]
+fn a_fin_that_comes_again_restarts_two_msl() {
+    let mut peer = time_wait();
+    peer.wait(Duration::from_millis(1_900));
+    peer.send(segment(FIN_ACK, NXT));
+    assert_eq!(peer.get(Counter::TimeWaitRestarts), 1);
+    peer.wait(Duration::from_millis(1_900));
+    assert_eq!(peer.state(), State::TimeWait);
+    peer.wait(Duration::from_millis(200));
+    assert_eq!(peer.state(), State::Closed);
+    peer.assert_all_is_back();
+}
+
+#[test]
+fn a_backlog_that_is_full_leaves_time_wait_alone() {
+    let mut peer = time_wait();
+    for port in 0..16 {
+        peer.put(segment(SYN, IRS).port(1_000 + port));
+    }
+    peer.turn();
+    assert_eq!(peer.host.stack.half_open(), 16);
+    assert_eq!(peer.send(segment(SYN, NXT + 9)), []);
+    assert_eq!((peer.host.stack.time_waits(), peer.drops(DropReason::BacklogFull)), (1, 1));
+}
+
+/// An established connection with timestamps; the peer's clock stands at 500.
+fn stamped() -> Peer {
+    let mut peer = Peer::new();
+    peer.send(segment(SYN, IRS).stamp(500));
+    assert_eq!(peer.send(segment(ACK, NXT).stamp(500)), []);
+    peer
+}
+
+#[test]
+fn a_handshake_needs_its_timestamps() {
+    let mut peer = Peer::new();
+    peer.send(segment(SYN, IRS).stamp(500));
+    assert_eq!(peer.send(segment(ACK, NXT)), []);
+    assert_eq!((peer.state(), peer.drops(DropReason::TimestampMissing)), (State::SynReceived, 1));
+    assert_eq!(peer.send(segment(ACK, NXT).stamp(499)), [answer(ACK, 1, NXT)]);
+    assert_eq!(peer.send(segment(ACK, NXT).stamp(501)), []);
+    assert_eq!(peer.state(), State::Established);
+}
+
+#[test]
+fn an_old_timestamp_is_acknowledged_and_dropped_but_a_reset_counts() {
+    let mut peer = stamped();
+    assert_eq!(peer.send(segment(ACK, NXT).stamp(499).data(b"old")), [answer(ACK, 1, NXT)]);
+    assert_eq!(peer.drops(DropReason::PawsFailed), 1);
+    assert_eq!(peer.send(segment(ACK, NXT).data(b"bare")), []);
+    assert_eq!(peer.drops(DropReason::TimestampMissing), 1);
+    peer.send(segment(RST, NXT));
+    assert_eq!(peer.log(), "Accepted Reset");
+}
+
+#[test]
+fn the_timestamp_of_a_segment_beyond_the_last_ack_is_not_echoed() {
+    let mut peer = stamped();
+    let recent = |peer: &Peer| peer.host.stack.conns.iter().next().unwrap().1.ts_recent;
+    peer.send(segment(ACK, NXT + 5).stamp(600).data(b"later"));
+    assert_eq!(recent(&peer), 500, "RFC 7323 §4.3, (2)");
+    peer.send(segment(ACK, NXT).stamp(550).data(b"first"));
+    assert_eq!(recent(&peer), 550);
+    assert_eq!(peer.host.app.read, b"firstlater");
+}
+
+/// TIME-WAIT of a connection with timestamps; the peer's clock stands at 600.
+fn stamped_time_wait() -> Peer {
+    let mut peer = stamped();
+    peer.shutdown();
+    peer.send(segment(FIN_ACK, NXT).stamp(600));
+    assert_eq!(peer.state(), State::TimeWait);
+    peer
+}
+
+#[test]
+fn a_later_timestamp_reuses_time_wait_whatever_the_sequence_number() {
+    for (seq, stamp, reused) in [(5, 601, true), (5, 600, false), (NXT + 1, 600, true), (NXT + 9, 599, false)] {
+        let mut peer = stamped_time_wait();
+        peer.send(segment(SYN, seq).stamp(stamp));
+        assert_eq!(peer.get(Counter::TimeWaitReused), u64::from(reused), "RFC 6191 §2: {seq} {stamp}");
+    }
+    // The FIN came again later: that is the time that counts.
+    let mut peer = stamped_time_wait();
+    peer.send(segment(FIN_ACK, NXT).stamp(700));
+    peer.send(segment(SYN, 5).stamp(650));
+    assert_eq!(peer.get(Counter::TimeWaitReused), 0);
+}
+
+#[test]
+fn the_window_of_a_syn_ack_is_not_scaled() {
+    let mut peer = syn_sent();
+    let mut out = segment(SYN_ACK, IRS).window(1_000);
+    out.header.options.window_scale = Some(7);
+    peer.send(out);
+    let window = |peer: &Peer| peer.host.stack.conns.iter().next().unwrap().1.snd_wnd;
+    assert_eq!(window(&peer), 1_000, "RFC 7323 §2.2");
+    peer.send(segment(ACK, NXT).window(10));
+    assert_eq!(window(&peer), 1_280);
+}
+
+#[test]
+fn a_fin_with_text_that_is_known_already_counts() {
+    let mut peer = established();
+    peer.send(segment(ACK, NXT).data(b"abc"));
+    assert_eq!(peer.send(segment(FIN_ACK, NXT).data(b"abc")), [answer(ACK, 1, NXT + 4)]);
+    assert_eq!((peer.state(), peer.log()), (State::CloseWait, "Accepted Data PeerClosed"));
+}
+
+#[test]
+fn a_fin_out_of_order_waits_for_the_text_before_it() {
+    let mut peer = established();
+    assert_eq!(peer.send(segment(FIN_ACK, NXT + 6)), [answer(ACK, 1, NXT)]);
+    peer.send(segment(ACK, NXT + 3).data(b"def"));
+    assert_eq!(peer.send(segment(ACK, NXT).data(b"abc")), [answer(ACK, 1, NXT + 7)]);
+    assert_eq!(peer.host.app.read, b"abcdef");
+    assert_eq!((peer.state(), peer.log()), (State::CloseWait, "Accepted Data PeerClosed"));
+}
+
+#[test]
+fn nothing_is_taken_from_beyond_a_fin() {
+    let mut peer = established();
+    peer.send(segment(FIN_ACK, NXT + 3));
+    peer.send(segment(ACK, NXT + 3).data(b"beyond"));
+    assert_eq!(peer.send(segment(ACK, NXT).data(b"abcdef")), [answer(ACK, 1, NXT + 4)]);
+    assert_eq!((peer.state(), &peer.host.app.read[..]), (State::CloseWait, &b"abc"[..]));
+    // Nor does a FIN count that contradicts what came.
+    let mut peer = established();
+    peer.send(segment(ACK, NXT + 3).data(b"def"));
+    peer.send(segment(FIN_ACK, NXT + 4));
+    peer.send(segment(ACK, NXT).data(b"abc"));
+    assert_eq!((peer.state(), &peer.host.app.read[..]), (State::Established, &b"abcdef"[..]));
+}
+
+#[test]
+fn small_segments_out_of_order_do_not_keep_the_missing_one_out() {
+    for step in [1, 2] {
+        let mut peer = Peer::with(|config| config.tcp.recv_frames_max = 64);
+        peer.send(segment(SYN, IRS));
+        peer.send(segment(ACK, NXT));
+        for at in (1..400).step_by(step) {
+            peer.send(segment(ACK, NXT + at).data(b"x"));
+        }
+        peer.send(segment(ACK, NXT).data(b"x"));
+        assert!(!peer.host.app.read.is_empty(), "every {step}");
+    }
+}
+
+#[test]
+fn what_is_out_of_order_leaves_frames_to_what_is_not() {
+    let mut peer = Peer::new();
+    for port in 1..10 {
+        peer.header.dst_port = 0;
+        peer.send(segment(SYN, IRS).port(port));
+        peer.send(segment(ACK, NXT).port(port));
+        for at in (1..200).step_by(2) {
+            peer.send(segment(ACK, NXT + at).data(b"x").port(port));
+        }
+    }
+    assert!(peer.drops(DropReason::ReassemblyFull) > 0);
+    assert!(peer.host.stack.pool().free() > 16, "{}", peer.host.stack.pool().free());
+    peer.header.dst_port = 0;
+    peer.send(segment(SYN, IRS));
+    peer.send(segment(ACK, NXT).data(b"still"));
+    assert_eq!(peer.host.app.read, b"still");
+}
+
+#[test]
+fn one_byte_segments_to_a_reader_that_sleeps_share_frames() {
+    let mut peer = established();
+    peer.host.app.lazy = true;
+    for at in 0..300 {
+        peer.send(segment(ACK, NXT + at).data(b"x"));
+    }
+    let tcb = peer.host.stack.conns.iter().next().unwrap().1;
+    assert_eq!(tcb.rx_bytes, 300);
+    assert!(tcb.rx_frames <= 33, "{}", tcb.rx_frames);
+}
+
+#[test]
+fn the_windows_right_edge_never_moves_left_and_text_beyond_it_is_cut_off() {
+    let mut peer = Peer::with(|config| config.tcp.recv_buffer_bytes = 4_096);
+    peer.send(segment(SYN, IRS));
+    peer.send(segment(ACK, NXT));
+    peer.host.app.lazy = true;
+    let (mut at, mut edge) = (NXT, 0);
+    for _ in 0..6 {
+        let sent = peer.send(segment(ACK, at).data(&[7; 1_000]));
+        at = sent[0].ack;
+        assert!(at + peer.window >= edge, "the edge moved left");
+        edge = at + peer.window;
+    }
+    assert_eq!((at, peer.window), (NXT + 4_096, 0));
+    // A probe of the closed window is answered, and its acknowledgment and reset still count (MUST-66).
+    assert_eq!(peer.send(segment(ACK, at).data(b"?")), [answer(ACK, 1, at)]);
+    // It opens again once the application reads.
+    let opened = peer.call(|cx, conn| while cx.recv(conn).is_some() {}).1;
+    assert_eq!(opened, [answer(ACK, 1, at)]);
+    assert_eq!(peer.window, 4_096);
+    peer.send(segment(RST, at));
+    assert_eq!(peer.log(), "Accepted Data Data Data Data Data Reset");
+}
+
+#[test]
+fn keep_alives_and_strays_are_answered_at_a_limited_rate() {
+    let mut peer = established();
+    assert_eq!(peer.send(segment(ACK, NXT - 1)), [answer(ACK, 1, NXT)]);
+    assert_eq!(peer.send(segment(ACK, NXT - 1)), []);
+    assert_eq!(peer.wait(Duration::from_millis(250)), []);
+    assert_eq!(peer.send(segment(ACK, NXT - 1)), [answer(ACK, 1, NXT)]);
+    // The common limit is not used up by them.
+    assert_eq!(peer.get(Counter::ChallengeAcks), 0);
+}
+
+#[test]
+fn a_syn_ack_that_comes_again_is_acknowledged_again() {
+    let mut peer = syn_sent();
+    peer.send(segment(SYN_ACK, IRS));
+    for _ in 0..3 {
+        assert_eq!(peer.send(segment(SYN_ACK, IRS)), [answer(ACK, 1, NXT)]);
+    }
+    assert_eq!(peer.get(Counter::ChallengeAcks), 0);
+}
+
+#[test]
+fn closing_with_data_unread_is_a_reset() {
+    let mut peer = established();
+    peer.host.app.lazy = true;
+    peer.send(segment(ACK, NXT).data(b"unread"));
+    assert_eq!(peer.close(), [answer(RST_ACK, 1, NXT + 6)]);
+    assert_eq!((peer.state(), peer.log()), (State::Closed, "Accepted Data Aborted"));
+    peer.assert_all_is_back();
+}
+
+#[test]
+fn data_after_close_is_a_reset_and_data_after_shutdown_is_not() {
+    let mut peer = established();
+    assert_eq!(peer.close(), [answer(FIN_ACK, 1, NXT)]);
+    assert_eq!(peer.send(segment(ACK, NXT).data(b"late")), [answer(RST_ACK, 2, NXT)]);
+    assert_eq!((peer.state(), peer.log()), (State::Closed, "Accepted Aborted"));
+    let mut peer = fin_wait_2();
+    peer.send(segment(ACK, NXT).data(b"late"));
+    assert_eq!(peer.host.app.read, b"late");
+}
+
+#[test]
+fn unread_data_survives_into_time_wait_and_can_be_closed_there() {
+    let mut peer = unread_time_wait();
+    assert_eq!(peer.log(), "Accepted Data");
+    peer.call(|cx, conn| assert_eq!(&cx.recv(conn).unwrap()[..], b"unread"));
+    assert_eq!(peer.log(), "Accepted Data PeerClosed Orderly");
+    assert_eq!((peer.host.stack.connections(), peer.host.stack.time_waits()), (0, 1));
+    let mut peer = unread_time_wait();
+    assert_eq!(peer.close(), []);
+    assert_eq!(peer.log(), "Accepted Data Orderly");
+    assert_eq!((peer.host.stack.connections(), peer.host.stack.time_waits()), (0, 1));
+    peer.assert_all_is_back();
+}
+
+#[test]
+fn abort_resets_and_is_silent() {
+    for (start, state, nxt, rcv) in SYNCHRONISED {
+        let mut peer = start();
+        let before = String::from(peer.log());
+        let sent = peer.call(|cx, conn| cx.abort(conn)).1;
+        let reset = if state == State::TimeWait { vec![] } else { vec![answer(RST_ACK, nxt, rcv)] };
+        assert_eq!((sent, peer.log()), (reset, &before[..]), "{state:?}");
+        assert_eq!(peer.host.stack.connections(), 0);
+        assert_eq!(peer.call(|cx, conn| cx.state(conn)).0, None);
+        peer.assert_all_is_back();
+    }
+}
+
+#[test]
+fn abort_inside_on_close_keeps_time_wait() {
+    let mut peer = fin_wait_2();
+    peer.host.app.on_close = Some(|cx, conn| cx.abort(conn));
+    assert_eq!(peer.send(segment(FIN_ACK, NXT)), [answer(ACK, 2, NXT + 1)]);
+    assert_eq!((peer.host.stack.connections(), peer.host.stack.time_waits()), (0, 1));
+    assert_eq!(peer.log(), "Accepted PeerClosed Orderly");
+}
+
+#[test]
+fn abort_inside_on_peer_close_leaves_nothing() {
+    let mut peer = established();
+    peer.host.app.on_peer_close = Some(|cx, conn| cx.abort(conn));
+    assert_eq!(peer.send(segment(FIN_ACK, NXT)), [answer(RST_ACK, 1, NXT + 1)]);
+    assert_eq!((peer.state(), peer.log()), (State::Closed, "Accepted PeerClosed"));
+    peer.assert_all_is_back();
+}
+
+#[test]
+fn closing_in_on_accept_goes_by_what_came_with_it() {
+    let mut peer = half_open();
+    peer.host.app.on_accept = Some(|cx, conn| cx.close(conn));
+    assert_eq!(peer.send(segment(ACK, NXT)), [answer(FIN_ACK, 1, NXT)]);
+    let mut peer = half_open();
+    peer.host.app.on_accept = Some(|cx, conn| cx.close(conn));
+    assert_eq!(peer.send(segment(ACK, NXT).data(b"data")), [answer(RST_ACK, 1, NXT + 4)]);
+    assert_eq!(peer.log(), "Accepted Aborted");
+}
+
+#[test]
+fn connecting_again_in_on_close_works() {
+    let mut peer = syn_sent();
+    peer.host.app.on_close = Some(|cx, _| assert!(cx.connect(SocketAddr::new(CLIENT.into(), PORT)).is_ok()));
+    let sent = peer.send(segment(RST_ACK, 9));
+    assert_eq!((sent.len(), sent[0].flags), (1, SYN));
+    assert_eq!((peer.state(), peer.log()), (State::SynSent, "Refused"));
+}
+
+#[test]
+fn calls_that_come_too_late_do_nothing() {
+    let mut peer = fin_wait_1();
+    let frame = peer.host.stack.pool().alloc().unwrap();
+    let (refused, sent) = peer.call(|cx, conn| cx.send(conn, frame).map_err(|refused| refused.reason));
+    assert_eq!((refused, sent), (Err(crate::app::SendError::Closing), vec![]));
+    assert_eq!(peer.call(|cx, conn| (cx.write(conn, b"x"), cx.room(conn))), ((0, 0), vec![]));
+    assert_eq!((peer.shutdown(), peer.close(), peer.close()), (vec![], vec![], vec![]));
+    peer.send(segment(FIN_ACK, NXT));
+    assert_eq!(peer.log(), "Accepted Orderly");
+    peer.call(|cx, conn| {
+        cx.close(conn);
+        cx.abort(conn);
+        cx.shutdown(conn);
+        cx.set_timer(conn, Duration::ZERO);
+        assert!(cx.recv(conn).is_none() && cx.write(conn, b"x") == 0 && cx.state(conn).is_none());
+    });
+    assert_eq!(peer.log(), "Accepted Orderly");
+    peer.assert_all_is_back();
+}
+
+#[test]
+fn close_in_syn_sent_ends_the_attempt_and_shutdown_waits_for_it() {
+    let mut peer = syn_sent();
+    assert_eq!(peer.close(), []);
+    assert_eq!((peer.state(), peer.log()), (State::Closed, "Aborted"));
+    let mut peer = syn_sent();
+    assert_eq!(peer.shutdown(), []);
+    assert_eq!(peer.send(segment(SYN_ACK, IRS)), [answer(FIN_ACK, 1, NXT)]);
+    assert_eq!((peer.state(), peer.log()), (State::FinWait1, "Connected"));
+}
+
+#[test]
+fn fin_wait_2_gives_up_only_when_nobody_reads() {
+    let mut peer = fin_wait_2();
+    peer.wait(Duration::from_secs(100));
+    assert_eq!(peer.state(), State::FinWait2);
+    peer.close();
+    peer.wait(Duration::from_secs(50));
+    peer.close(); // Does not begin the time anew.
+    peer.wait(Duration::from_secs(11));
+    assert_eq!((peer.state(), peer.log()), (State::Closed, "Accepted Orderly"));
+}
+
+#[test]
+fn a_connection_that_ends_before_it_was_announced_is_never_mentioned() {
+    let mut peer = half_open();
+    peer.put(segment(ACK, NXT));
+    peer.put(segment(RST, NXT));
+    peer.turn();
+    assert_eq!((peer.state(), peer.log()), (State::Closed, ""));
+}
+
+#[test]
+fn a_half_open_connection_outlives_a_full_table() {
+    let mut peer = Peer::with(|config| config.limits.conns_max = 1);
+    peer.send(segment(SYN, IRS));
+    peer.send(segment(ACK, NXT));
+    peer.send(segment(SYN, IRS).port(2));
+    assert_eq!(peer.send(segment(ACK, NXT).port(2)), []);
+    assert_eq!((peer.host.stack.half_open(), peer.drops(DropReason::ConnectionsFull)), (1, 1));
+    peer.call(|cx, conn| cx.abort(conn));
+    peer.send(segment(ACK, NXT).port(2));
+    assert_eq!((peer.host.stack.half_open(), peer.host.stack.connections()), (0, 1));
+}
+
+#[test]
+fn a_half_open_connection_is_forgotten_after_its_retries() {
+    let mut peer = half_open();
+    let mut again = 0;
+    for _ in 0..80 {
+        again += peer.wait(Duration::from_secs(1)).len();
+    }
+    assert_eq!((again, peer.state()), (5, State::Closed));
+    assert_eq!(peer.get(Counter::SynRcvdExpired), 1);
+    peer.assert_all_is_back();
+}
+
+#[test]
+fn an_old_duplicate_syn_leaves_nothing_open() {
+    // RFC 9293 §3.5, figure 8: the peer refuses the answer to a SYN that it does not know.
+    let mut peer = Peer::new();
+    assert_eq!(peer.send(segment(SYN, 90)), [answer(SYN_ACK, 0, 91)]);
+    peer.send(segment(SYN, IRS));
+    peer.send(segment(RST, 91));
+    assert_eq!(peer.state(), State::Closed);
+    assert_eq!(peer.send(segment(SYN, IRS)), [answer(SYN_ACK, 0, NXT)]);
+    peer.send(segment(ACK, NXT));
+    assert_eq!(peer.log(), "Accepted");
+}
