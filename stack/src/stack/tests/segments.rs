@@ -190,7 +190,7 @@ impl Peer {
                 return answers;
             }
             for frame in rx.drain(..) {
-                let Ok(Packet::Tcp(net, seg)) = packet::parse(&frame, true) else { panic!("not TCP") };
+                let Ok(packet::Packet::Tcp(net, seg)) = packet::parse(&frame, true) else { panic!("not TCP") };
                 if seg.flags.syn() {
                     (self.iss, self.seen) = (seg.seq, seg.seq);
                     self.header.dst_port = seg.src_port;
