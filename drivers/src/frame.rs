@@ -558,6 +558,12 @@ impl Held {
         self.frame.len == 0
     }
 
+    /// Free bytes after the payload.
+    #[inline]
+    pub fn tailroom(&self) -> usize {
+        self.frame.tailroom()
+    }
+
     /// The payload.
     #[inline]
     pub fn payload(&self) -> &[u8] {

@@ -7,6 +7,7 @@
 //! Each stage is a loop over the burst, so that its code stays in the cache while the next stage's memory is being fetched.
 //! Timers, other cores and the application mark connections too; all join at stages 4 and 5, the one output path.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
@@ -29,7 +30,7 @@ use crate::metrics::{Counter, DropReason, Metrics};
 use crate::tcp::env::Env;
 use crate::tcp::isn::IsnSecret;
 use crate::tcp::tcb::{Bits, Tcb};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::timer_wheel::TimerWheel;
 use crate::trace::Trace;
 use crate::wire::address::Mac;
@@ -63,7 +64,7 @@ pub struct Stack {
     /// Connections with something for the application.
     marked: Vec<u32>,
     /// Connections with something to send.
-    owing: Vec<u32>,
+    owing: VecDeque<u32>,
     /// Segments of other cores' flows.
     strays: ArrayVec<(u16, Desc), BURST>,
     /// What the burst's frames were read into: a place for each, of which the first `arrived_len` are taken.
@@ -123,7 +124,7 @@ impl Stack {
             tx_checksum: caps.tx_checksum,
             rx_checksum: caps.rx_checksum,
             marked: Vec::with_capacity(limits.conns_max as usize),
-            owing: Vec::with_capacity(limits.conns_max as usize),
+            owing: VecDeque::with_capacity(limits.conns_max as usize),
             strays: ArrayVec::new(),
             arrived: (0..BURST).map(|_| Arrived::default()).collect(),
             arrived_len: 0,
@@ -155,7 +156,8 @@ impl Stack {
         self.output(tx); // 5
     }
 
-    /// Sends what is owed, as far as `tx` has room. `true` when nothing is left to send.
+    /// Sends what is owed, as far as `tx` has room. `true` when nothing is left to send, or nothing that could be sent before
+    /// frames come back: that is for the next turn.
     pub fn output(&mut self, tx: &mut TxBurst) -> bool {
         let sent_before = tx.len();
         let done = self.send_owed(tx);
@@ -292,7 +294,9 @@ impl Stack {
             self.waiting.next_deadline().map(in_ms),
             self.ip.next_poll(),
             self.wake_at,
-            (!self.owing.is_empty() || !self.marked.is_empty()).then_some(self.env.now),
+            (!self.marked.is_empty()).then_some(self.env.now),
+            // Owed still, after output: there is no frame to send it in.
+            (!self.owing.is_empty()).then_some(self.env.now + NO_FRAME_WAIT),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -382,6 +386,7 @@ fn flow_key(net: &Net, seg: &Segment) -> FlowKey {
 }
 
 const LISTENERS_MAX: u32 = 1024;
+const NO_FRAME_WAIT: Duration = Duration::from_millis(1);
 const TRACE_RECORDS: usize = 4096;
 
 #[cfg(test)]

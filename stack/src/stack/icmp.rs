@@ -45,7 +45,7 @@ impl Stack {
         self.mark(at);
     }
 
-    /// The path carries less than was thought (RFC 1191, RFC 8201): smaller segments from now on, the lost one at once.
+    /// The path carries less than was thought (RFC 1191, RFC 8201): smaller segments from now on, those that were lost at once.
     fn too_big(&mut self, at: u32, key: &FlowKey, mtu: u32) {
         let Some(mtu) = self.ip.lower_path_mtu(self.env.now, key.remote, mtu, &mut self.env.metrics) else { return };
         let mss = output::mss(mtu, key.local.is_v4());
@@ -53,7 +53,7 @@ impl Stack {
             && mss < tcb.mss
         {
             tcb.mss = mss;
-            sack::mark_head_lost_again(tcb, &mut self.env);
+            sack::mark_oversized_lost(tcb, &mut self.env);
         }
     }
 }

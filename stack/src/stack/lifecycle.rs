@@ -11,7 +11,7 @@ use crate::demux::flows::Owner;
 use crate::demux::listeners::{self, Listener};
 use crate::ip::{NeighbourId, NextHop};
 use crate::metrics::{Counter, DropReason};
-use crate::tcp::output::{self, Path};
+use crate::tcp::output::{self, Path, Progress};
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Events, Tcb};
 use crate::tcp::timers::{self, Expired};
@@ -149,7 +149,7 @@ impl Stack {
         let ip = tcb.key_ip();
         if let NextHop::Ready(mac) = self.ip.next_hop(now, ip.dst, &mut tcb.neighbour, None) {
             let path = Path { link: self.ip.ethernet(mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
-            if output::send_bare(&ip, &header, &self.env.pool, &path, tx) {
+            if output::send_bare(&ip, &header, &self.env.pool, &path, tx) == Progress::Done {
                 self.env.metrics.count(Counter::ResetsSent);
             }
         }
@@ -197,7 +197,7 @@ impl Stack {
                 let ts_value = self.ts_value(self.hasher.hash(&record.key));
                 let header = open::syn_ack(&record, &self.env.config, self.local_mss(&record.key), ts_value);
                 let ip = crate::wire::packet::Ip::new(record.key.local, record.key.remote);
-                if output::send_bare(&ip, &header, &self.env.pool, &path, tx) {
+                if output::send_bare(&ip, &header, &self.env.pool, &path, tx) == Progress::Done {
                     self.env.metrics.count(Counter::Retransmissions);
                 }
             }
@@ -307,7 +307,7 @@ impl Stack {
             && !tcb.bits.has(Bits::OWING)
         {
             tcb.bits.set(Bits::OWING);
-            self.owing.push(at);
+            self.owing.push_back(at);
         }
     }
 

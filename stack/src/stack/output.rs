@@ -12,19 +12,24 @@ use crate::tcp::tcb::Bits;
 use crate::tcp::timers;
 
 impl Stack {
-    /// Sends for each owing connection once. `true` when nothing is left to send.
+    /// Sends for each owing connection once. `false` when the burst is full and more is owed. What waits for a frame stays
+    /// owed until another turn.
     pub(super) fn send_owed(&mut self, tx: &mut TxBurst) -> bool {
-        let mut blocked = 0;
-        for next in 0..self.owing.len() {
-            let at = self.owing[next];
-            if self.send_for(at, tx) == Progress::Blocked {
-                // Stays in the list, for when there is room again.
-                self.owing[blocked] = at;
-                blocked += 1;
+        for _ in 0..self.owing.len() {
+            if tx.room() == 0 {
+                return false;
+            }
+            let Some(at) = self.owing.pop_front() else { break };
+            match self.send_for(at, tx) {
+                Progress::Done => {}
+                Progress::Full => {
+                    self.owing.push_front(at);
+                    return false;
+                }
+                Progress::NoFrame => self.owing.push_back(at),
             }
         }
-        self.owing.truncate(blocked);
-        blocked == 0
+        true
     }
 
     #[inline]
@@ -33,7 +38,7 @@ impl Stack {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         if tcb.bits.has(Bits::RESET_OWED) {
             if tx.room() == 0 {
-                return Progress::Blocked;
+                return Progress::Full;
             }
             tcb.bits.clear(Bits::RESET_OWED);
             self.reset(at, tx);
@@ -44,11 +49,16 @@ impl Stack {
             match self.ip.next_hop(now, tcb.key.remote, &mut tcb.neighbour, Some(at)) {
                 NextHop::Ready(mac) => {
                     let path = Path { link: self.ip.ethernet(mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
-                    if output::run(tcb, &mut self.env, &path, tx) == Progress::Blocked {
-                        return Progress::Blocked;
+                    let progress = output::run(tcb, &mut self.env, &path, tx);
+                    if progress != Progress::Done {
+                        return progress;
                     }
                 }
-                NextHop::Pending => tcb.bits.set(Bits::AWAITS_NEIGHBOUR),
+                NextHop::Pending => {
+                    tcb.bits.set(Bits::AWAITS_NEIGHBOUR);
+                    // Only so many can wait; the rest look again.
+                    timers::arm_retry(tcb, LOOK_AGAIN_MS, &self.env);
+                }
                 NextHop::Unreachable | NextHop::NoRoute if tcb.state() == State::SynSent => {
                     self.env.metrics.dropped(DropReason::Unresolved);
                     self.end(at, Closed::Unreachable);
@@ -57,7 +67,7 @@ impl Stack {
                 // Retransmission tries again.
                 NextHop::Unreachable | NextHop::NoRoute => {
                     self.env.metrics.dropped(DropReason::Unresolved);
-                    timers::arm_rtx(tcb, &self.env);
+                    timers::arm_retry(tcb, LOOK_AGAIN_MS, &self.env);
                 }
             }
         }
@@ -84,3 +94,5 @@ impl Stack {
         Progress::Done
     }
 }
+
+const LOOK_AGAIN_MS: u32 = 1_000;

@@ -12,6 +12,7 @@ use crate::ip::routes::OwnAddress;
 use crate::time::Duration;
 use crate::wire::address::Address;
 
+mod loss;
 mod segments;
 
 /// One end: a stack on a queue of an in-memory wire, and its application.

@@ -45,20 +45,22 @@ pub fn first_window(tcb: &mut Tcb, seg: &Segment) {
 
 #[inline]
 fn new_data_acked(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
-    let limited = tcb.flight() + tcb.segment_max() >= tcb.congestion.cwnd;
     let acked = seg.ack.since(tcb.snd_una);
     let sample = send_queue::acknowledged(tcb, seg.ack, env);
     tcb.snd_una = seg.ack;
     measure(tcb, seg, sample, env);
-    tcb.rtt.backoff = 0;
+    tcb.bits.clear(Bits::STALLED);
     tcb.persist_backoff = 0;
-    if seg.sack.len > 0 && tcb.bits.has(Bits::SACK) {
-        sack::update(tcb, &seg.sack, env);
-    }
+    let learnt = seg.sack.len > 0 && tcb.bits.has(Bits::SACK) && sack::update(tcb, &seg.sack, env);
     if tcb.congestion.phase == Phase::Open {
         tcb.congestion.dup_acks = 0;
-        if limited {
+        // Only a window that was in use has shown what the path carries (RFC 7661 §4.1). The last output says whether it
+        // was: a burst of acknowledgments all tell of that one.
+        if tcb.bits.has(Bits::CWND_LIMITED) {
             tcb.congestion.acked(acked, tcb.segment_max());
+        }
+        if learnt {
+            find_loss(tcb, env);
         }
     } else {
         recovering(tcb, acked, env);
@@ -71,18 +73,32 @@ fn new_data_acked(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
 }
 
 /// A round trip: of a segment that was sent just once (RFC 6298 §3), else by the timestamp that came back (RFC 7323 §4.1).
+/// Only a measurement ends the back-off: a path that has become slower would never be measured otherwise (Karn's rule).
 #[inline]
 fn measure(tcb: &mut Tcb, seg: &Segment, sample: Option<Sent>, env: &Env) {
     if let Some(sent) = sample {
         tcb.rtt.measured(env.now_us32().wrapping_sub(sent.at_us));
-    } else if let Some(timestamps) = seg.timestamps
-        && tcb.bits.has(Bits::TIMESTAMPS)
-        && tcb.rtt.backoff > 0
-    {
+        tcb.rtt.backoff = 0;
+    } else if tcb.rtt.backoff > 0 {
+        measure_by_timestamp(tcb, seg, env);
+    }
+}
+
+/// The echo must be that of what was sent last. An older one says that the first transmission arrived, not when: its
+/// acknowledgment may have been lost, and a duplicate does not renew the echo.
+#[cold]
+fn measure_by_timestamp(tcb: &mut Tcb, seg: &Segment, env: &Env) {
+    if let Some(timestamps) = seg.timestamps.filter(|_| tcb.bits.has(Bits::TIMESTAMPS)) {
         let elapsed_ms = tcb.ts_value(env.now_ms).wrapping_sub(timestamps.echo);
-        if elapsed_ms < 1 << 21 {
-            tcb.rtt.measured(elapsed_ms * 1_000);
+        if elapsed_ms <= env.now_ms.wrapping_sub(tcb.sent_at_ms) {
+            tcb.rtt.measured(elapsed_ms.min(1 << 21) * 1_000);
+            tcb.rtt.backoff = 0;
+            return;
         }
+    }
+    // The path works, slow or not. The next loss must find time for several attempts before the connection is given up.
+    while tcb.rtt.backoff > 0 && u64::from(tcb.rtt.timeout_ms(&env.config)) > env.config.give_up.as_millis() / 16 {
+        tcb.rtt.backoff -= 1;
     }
 }
 
@@ -93,6 +109,10 @@ fn recovering(tcb: &mut Tcb, acked: u32, env: &mut Env) {
     if tcb.snd_una.at_or_after(tcb.congestion.recover) {
         tcb.congestion.phase = Phase::Open;
         tcb.congestion.dup_acks = 0;
+        tcb.bits.clear(Bits::RTX_NOW);
+        if tcb.lost_bytes() > 0 {
+            find_loss(tcb, env); // what was sent during the recovery was lost too: that is another one
+        }
         return;
     }
     match tcb.congestion.phase {
@@ -102,10 +122,17 @@ fn recovering(tcb: &mut Tcb, acked: u32, env: &mut Env) {
             tcb.congestion.dup_acks = tcb.congestion.dup_acks.saturating_sub(segments);
             sack::mark_head_lost(tcb, env);
             sack::mark_lost(tcb, env);
+            if !tcb.bits.has(Bits::SACK) {
+                tcb.bits.set(Bits::RTX_NOW);
+            }
         }
         Phase::Loss => {
-            tcb.congestion.acked(acked, segment_max);
+            // RFC 3465 §2.3: after a timeout one segment an acknowledgment.
+            tcb.congestion.acked(acked.min(segment_max), segment_max);
             sack::mark_lost(tcb, env);
+            if tcb.tx.is_empty() && tcb.fin_sent() {
+                tcb.bits.set(Bits::FIN_AGAIN); // all that is left of what was lost
+            }
         }
         Phase::Open => {}
     }
@@ -117,13 +144,18 @@ fn same_ack_again(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
     if tcb.flight() == 0 || tcb.tx.is_empty() {
         return;
     }
-    let learnt = seg.sack.len > 0 && tcb.bits.has(Bits::SACK) && sack::update(tcb, &seg.sack, env);
+    if tcb.bits.has(Bits::SACK) {
+        // RFC 6675 §2: with SACK a duplicate is what tells something new. The others come of duplicated segments.
+        if seg.sack.len > 0 && sack::update(tcb, &seg.sack, env) {
+            find_loss(tcb, env);
+        }
+        return;
+    }
     let window = u32::from(seg.window) << tcb.snd_shift;
     let duplicate = seg.payload_len == 0 && !seg.flags.fin() && window == tcb.snd_wnd && window > 0;
-    if duplicate {
+    // After a timeout all that was in flight is taken for lost already: that it leaves the network makes no room.
+    if duplicate && tcb.congestion.phase != Phase::Loss {
         tcb.congestion.dup_acks = tcb.congestion.dup_acks.saturating_add(1);
-    }
-    if learnt || duplicate {
         find_loss(tcb, env);
     }
 }
@@ -135,12 +167,15 @@ fn find_loss(tcb: &mut Tcb, env: &mut Env) {
     if tcb.congestion.phase != Phase::Open {
         return;
     }
-    let by_count = u32::from(tcb.congestion.dup_acks) >= sack::DUP_THRESH;
-    // RFC 6582 §3.2: acknowledgments of what was sent before the last recovery ended do not begin another.
-    if !(lost || by_count) || (tcb.congestion.recover != tcb.iss && tcb.snd_una.before(tcb.congestion.recover)) {
+    // RFC 6582 §3.2, step 2: SND.UNA must be beyond RECOVER. It is never before it when nothing is being recovered; just at it,
+    // duplicates may be answers to what was sent again needlessly.
+    let by_count = u32::from(tcb.congestion.dup_acks) >= sack::DUP_THRESH && tcb.snd_una != tcb.congestion.recover;
+    if !(lost || by_count) {
         return;
     }
-    sack::mark_head_lost(tcb, env);
+    sack::mark_head_lost_again(tcb, env);
+    // RFC 5681 §3.2, step 3, RFC 6675 §5, step 4.3: the first lost segment goes at once, whatever the window.
+    tcb.bits.set(Bits::RTX_NOW);
     let (flight, segment_max) = (tcb.flight(), tcb.segment_max());
     tcb.congestion.recover = tcb.snd_nxt;
     tcb.congestion.phase = Phase::Recovery;

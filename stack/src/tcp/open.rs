@@ -58,6 +58,11 @@ pub fn syn_sent_arrives(tcb: &mut Tcb, seg: &Segment, frame: &mut Option<Frame>,
         tcb.bits.set(Bits::SYN_OWED);
         return Ok(());
     }
+    if let Some(rtt_ms) = timers::since_armed_ms(tcb, env)
+        && tcb.rtt.backoff == 0
+    {
+        tcb.rtt.measured((rtt_ms + 1).saturating_mul(1_000)); // RFC 6298 §3; rounded up to the tick
+    }
     our_syn_is_acked(tcb, seg, env)?;
     // Text and FIN that came with it stand after the SYN.
     input::text_and_fin(tcb, &Segment { seq: tcb.rcv_nxt, ..*seg }, frame, env)
@@ -99,8 +104,7 @@ fn on_established(tcb: &mut Tcb, env: &mut Env) {
     // RFC 5681 §3.1: when a SYN was lost, the first window is one segment.
     if tcb.rtt.backoff > 0 {
         tcb.congestion.cwnd = tcb.segment_max();
-        // RFC 6298 §5.7: with the timer still backed off there is no valid measurement; begin with 3 s.
-        tcb.rtt.backoff = 0;
+        tcb.rtt.handshake_was_slow();
     }
     tcb.heard_at_ms = env.now_ms;
     timers::arm_keepalive(tcb, env);
@@ -142,6 +146,7 @@ pub fn passive(record: &SynRcvd, mss: u16, ts_offset: u32, seg: &Segment, env: &
     if !env.config.nagle {
         tcb.bits.set(Bits::NODELAY);
     }
+    tcb.rtt.backoff = record.retries;
     tcb.begin(State::Established);
     on_established(&mut tcb, env);
     ack::first_window(&mut tcb, seg);

@@ -34,8 +34,10 @@ pub struct Path {
 pub enum Progress {
     /// Nothing more to send now.
     Done,
-    /// The burst is full, or no frame is left: more is owed.
-    Blocked,
+    /// The burst is full: more is owed.
+    Full,
+    /// No frame is left: more is owed, when one comes back.
+    NoFrame,
 }
 
 /// Sends everything that is owed and allowed.
@@ -45,11 +47,10 @@ pub fn run(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progr
         State::Closed => Progress::Done,
         State::TimeWait | State::FinWait2 => acknowledgment(tcb, env, path, tx),
         State::Established | State::FinWait1 | State::CloseWait | State::Closing | State::LastAck => {
-            let progress = segments(tcb, env, path, tx);
-            if progress == Progress::Blocked {
-                return progress;
-            }
-            acknowledgment(tcb, env, path, tx)
+            // An acknowledgment of its own goes even if data cannot: the peer may have to hear it before frames come back.
+            let data = segments(tcb, env, path, tx);
+            let bare = acknowledgment(tcb, env, path, tx);
+            if data == Progress::Done { bare } else { data }
         }
     }
 }
@@ -79,11 +80,13 @@ fn syn(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress 
         urgent: 0,
         options,
     };
-    if !send_bare(&tcb.key_ip(), &header, &env.pool, path, tx) {
-        return Progress::Blocked;
+    let progress = send_bare(&tcb.key_ip(), &header, &env.pool, path, tx);
+    if progress != Progress::Done {
+        return progress;
     }
     if tcb.snd_nxt == tcb.iss {
         tcb.snd_nxt = tcb.iss.add(1);
+        tcb.bits.clear(Bits::RTX_ARMED); // until now it was for a try to send
     } else if tcb.rtt.backoff > 0 {
         env.metrics.count(Counter::Retransmissions);
     }
@@ -101,17 +104,22 @@ fn acknowledgment_if_synchronised(tcb: &mut Tcb, env: &mut Env, path: &Path, tx:
 
 /// Data and FIN: what is lost first, then what is new.
 fn segments(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
-    if tcb.lost_bytes() > 0 && retransmit(tcb, env, path, tx) == Progress::Blocked {
-        return Progress::Blocked;
+    if tcb.lost_bytes() > 0 {
+        let progress = retransmit(tcb, env, path, tx);
+        if progress != Progress::Done {
+            return progress;
+        }
     }
+    tcb.bits.clear(Bits::CWND_LIMITED);
     while tcb.tx_unsent != NIL {
         match next_segment(tcb, env) {
             Next::Send(at) => match send_segment(tcb, at, env, path, tx) {
                 Sending::Sent => {}
                 Sending::DeviceHasIt => break,
-                Sending::Blocked => return Progress::Blocked,
+                Sending::Full => return Progress::Full,
             },
             Next::Wait => break,
+            Next::NoFrame => return Progress::NoFrame,
             Next::Probe => {
                 timers::arm_persist(tcb, env);
                 break;
@@ -137,20 +145,30 @@ fn retransmit(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Pr
             continue;
         }
         let pipe = tcb.pipe();
-        if pipe > 0 && pipe + len.min(tcb.segment_max()) > tcb.congestion.cwnd {
+        if pipe > 0 && pipe + len.min(tcb.segment_max()) > tcb.congestion.cwnd && !tcb.bits.has(Bits::RTX_NOW) {
             break;
+        }
+        if held.is_sending() {
+            // It is on its way out already: that is the retransmission. Should it be lost, the timer finds out.
+            tcb.bits.clear(Bits::RTX_NOW);
+            timers::arm_rtx(tcb, env);
+            at = env.tx.next(at);
+            continue;
         }
         // The path may have become narrower since; a closed window lets one byte through (RFC 9293 §3.8.6.1).
         let len_max = if tcb.snd_wnd == 0 { 1 } else { tcb.segment_max() };
-        let Some(first) = send_queue::split(tcb, at, len_max.min(len), env) else { break };
+        let Some(first) = send_queue::split(tcb, at, len_max.min(len), env) else {
+            timers::arm_rtx(tcb, env);
+            return Progress::NoFrame;
+        };
         match send_segment(tcb, first, env, path, tx) {
             Sending::Sent => {
                 env.metrics.count(Counter::Retransmissions);
+                tcb.bits.clear(Bits::RTX_NOW);
                 at = env.tx.next(first);
             }
-            // It is on its way out already: that is the retransmission.
-            Sending::DeviceHasIt => at = env.tx.next(first),
-            Sending::Blocked => return Progress::Blocked,
+            Sending::DeviceHasIt => break,
+            Sending::Full => return Progress::Full,
         }
         if tcb.snd_wnd == 0 {
             break;
@@ -162,6 +180,7 @@ fn retransmit(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Pr
 enum Next {
     Send(u32),
     Wait,
+    NoFrame,
     Probe,
 }
 
@@ -171,52 +190,68 @@ fn next_segment(tcb: &mut Tcb, env: &mut Env) -> Next {
     let at = tcb.tx_unsent;
     let Some((held, slot)) = env.tx.get(at) else { return Next::Wait };
     let segment_max = tcb.segment_max();
-    let is_last = env.tx.next(at) == NIL;
+    // The segments of the queue may be short each and still be much together.
+    let short = tcb.snd_end.since(slot.seq) < segment_max;
     let len = (held.len() as u32).min(segment_max);
     let whole = held.len() as u32 <= segment_max;
     let flight = tcb.flight();
     let window_end = tcb.snd_una.add(tcb.snd_wnd);
     let window = if window_end.after(slot.seq) { window_end.since(slot.seq) } else { 0 };
-    let probing = tcb.bits.has(Bits::PROBE_OWED);
-    if probing {
-        tcb.bits.clear(Bits::PROBE_OWED);
-        if window < len {
-            // RFC 9293 §3.8.6.1: at least one octet of new data; or what the window allows, after the override timeout.
-            env.metrics.count(Counter::WindowProbes);
-            return send_queue::split(tcb, at, window.max(1), env).map_or(Next::Wait, Next::Send);
-        }
-    }
+    // A short segment waits while anything is unacknowledged, unless nothing can be added to it any more.
+    let nagle = flight > 0 && !tcb.bits.has(Bits::NODELAY.and(Bits::FIN_QUEUED));
     if window < len {
-        let worthwhile = window > 0 && window >= (tcb.snd_wnd_max / 2).min(segment_max);
-        if worthwhile && tcb.pipe() + window <= tcb.congestion.cwnd {
-            return send_queue::split(tcb, at, window, env).map_or(Next::Wait, Next::Send);
+        let worthwhile = window > 0 && window >= (tcb.snd_wnd_max / 2).min(segment_max) && !nagle;
+        // RFC 9293 §3.8.6.1: at least one octet of new data; or what the window allows, after the override timeout.
+        let probe = tcb.bits.has(Bits::PROBE_OWED);
+        if probe || worthwhile && tcb.pipe() + window <= tcb.congestion.cwnd {
+            return split(tcb, at, window.max(1), env);
         }
         return if flight == 0 { Next::Probe } else { Next::Wait };
     }
-    if flight > 0 && tcb.pipe() + len > tcb.congestion.cwnd {
+    if flight == 0 {
+        restart_after_idle(tcb, env);
+    } else if tcb.pipe() + len > tcb.congestion.cwnd {
+        tcb.bits.set(Bits::CWND_LIMITED);
         return Next::Wait;
     }
-    // A short segment waits while anything is unacknowledged, unless nothing can be added to it any more.
-    let short = whole && is_last && len < segment_max;
-    if short && flight > 0 && !probing && !tcb.bits.has(Bits::NODELAY.and(Bits::FIN_QUEUED)) {
+    if short && nagle {
         return Next::Wait;
     }
-    if whole { Next::Send(at) } else { send_queue::split(tcb, at, len, env).map_or(Next::Wait, Next::Send) }
+    if whole { Next::Send(at) } else { split(tcb, at, len, env) }
+}
+
+fn split(tcb: &mut Tcb, at: u32, len: u32, env: &mut Env) -> Next {
+    send_queue::split(tcb, at, len, env).map_or(Next::NoFrame, Next::Send)
+}
+
+/// RFC 5681 §4.1: after a pause longer than the timeout, counted from the last that was sent, begin as at the start.
+#[inline]
+fn restart_after_idle(tcb: &mut Tcb, env: &Env) {
+    let idle_ms = env.now_ms.wrapping_sub(tcb.sent_at_ms);
+    if idle_ms > IDLE_MIN_MS && tcb.snd_una.since(tcb.iss) > 1 && idle_ms > tcb.rtt.timeout_ms(&env.config) {
+        let segment_max = tcb.segment_max();
+        tcb.congestion.restart(segment_max);
+    }
 }
 
 enum Sending {
     Sent,
     DeviceHasIt,
-    Blocked,
+    Full,
 }
 
 /// Sends element `at` of the send queue, with the FIN if nothing follows it.
 #[inline]
 fn send_segment(tcb: &mut Tcb, at: u32, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Sending {
     if tx.room() == 0 {
-        return Sending::Blocked;
+        return Sending::Full;
     }
-    let Some((_, slot)) = env.tx.get(at) else { return Sending::DeviceHasIt };
+    let Some((held, slot)) = env.tx.get(at) else { return Sending::DeviceHasIt };
+    if held.is_sending() {
+        // Before the header is made: what it tells of the window counts as told.
+        timers::arm_rtx(tcb, env);
+        return Sending::DeviceHasIt;
+    }
     let (seq, next) = (slot.seq, env.tx.next(at));
     let mut flags = Flags::ACK;
     if next == NIL {
@@ -241,9 +276,17 @@ fn send_segment(tcb: &mut Tcb, at: u32, env: &mut Env, path: &Path, tx: &mut TxB
         tcb.cold_mut().lost_bytes -= len as u32;
     }
     (sent.at_us, sent.times) = (now_us, sent.times.saturating_add(1));
+    tcb.sent_at_ms = env.now_ms;
     let end = seq.add(len as u32 + u32::from(flags.fin()));
     if at == tcb.tx_unsent {
         tcb.tx_unsent = next;
+        if tcb.bits.has(Bits::PROBE_OWED) {
+            tcb.bits.clear(Bits::PROBE_OWED);
+            env.metrics.count(Counter::WindowProbes);
+        }
+        if tcb.flight() == 0 {
+            tcb.bits.clear(Bits::RTX_ARMED); // until now it was for a try to send
+        }
     }
     if end.after(tcb.snd_nxt) {
         tcb.snd_nxt = end;
@@ -261,8 +304,12 @@ fn send_segment(tcb: &mut Tcb, at: u32, env: &mut Env, path: &Path, tx: &mut TxB
 /// A FIN of its own.
 fn fin(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
     let header = header(tcb, env, tcb.snd_end, Flags::FIN | Flags::ACK, SackBlocks::EMPTY);
-    if !send_bare(&tcb.key_ip(), &header, &env.pool, path, tx) {
-        return Progress::Blocked;
+    let progress = send_bare(&tcb.key_ip(), &header, &env.pool, path, tx);
+    if progress != Progress::Done {
+        return progress;
+    }
+    if tcb.flight() == 0 {
+        tcb.bits.clear(Bits::RTX_ARMED);
     }
     if tcb.bits.has(Bits::FIN_AGAIN) {
         env.metrics.count(Counter::Retransmissions);
@@ -286,8 +333,9 @@ fn acknowledgment(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -
     if tcb.bits.has(Bits::KEEPALIVE_OWED) {
         // RFC 9293 §3.8.4: SEG.SEQ = SND.NXT − 1 is outside the peer's window, so that it must answer.
         let header = header(tcb, env, tcb.snd_nxt - 1, Flags::ACK, SackBlocks::EMPTY);
-        if !send_bare(&tcb.key_ip(), &header, &env.pool, path, tx) {
-            return Progress::Blocked;
+        let progress = send_bare(&tcb.key_ip(), &header, &env.pool, path, tx);
+        if progress != Progress::Done {
+            return progress;
         }
         tcb.bits.clear(Bits::KEEPALIVE_OWED);
         told(tcb);
@@ -300,11 +348,11 @@ fn acknowledgment(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -
         false => SackBlocks::EMPTY,
     };
     let header = header(tcb, env, tcb.snd_nxt, Flags::ACK, blocks);
-    if !send_bare(&tcb.key_ip(), &header, &env.pool, path, tx) {
-        return Progress::Blocked;
+    let progress = send_bare(&tcb.key_ip(), &header, &env.pool, path, tx);
+    if progress == Progress::Done {
+        told(tcb);
     }
-    told(tcb);
-    Progress::Done
+    progress
 }
 
 /// A header of a synchronised connection. It tells RCV.NXT and the window; [`told`] notes that it did once it is out.
@@ -332,14 +380,14 @@ fn told(tcb: &mut Tcb) {
     tcb.last_ack_sent = tcb.rcv_nxt;
 }
 
-/// Sends a segment without payload. `false` if the burst is full or there is no frame.
-pub fn send_bare(ip: &Ip, header: &Header, pool: &FramePool, path: &Path, tx: &mut TxBurst) -> bool {
+/// Sends a segment without payload.
+pub fn send_bare(ip: &Ip, header: &Header, pool: &FramePool, path: &Path, tx: &mut TxBurst) -> Progress {
     if tx.room() == 0 {
-        return false;
+        return Progress::Full;
     }
-    let Some(frame) = pool.alloc() else { return false };
+    let Some(frame) = pool.alloc() else { return Progress::NoFrame };
     tx.push(bare(frame, ip, header, path));
-    true
+    Progress::Done
 }
 
 /// Writes a segment without payload into an empty frame.
@@ -364,6 +412,8 @@ impl Tcb {
 }
 
 const MSS_MIN: u16 = 64;
+/// No timeout is shorter: most segments need not compute theirs.
+const IDLE_MIN_MS: u32 = 1;
 
 #[cfg(test)]
 mod tests;

@@ -59,7 +59,10 @@ pub fn text(tcb: &mut Tcb, mut seq: Seq, frame: &mut Option<Frame>, env: &mut En
 #[inline]
 fn in_order(tcb: &mut Tcb, payload: Frame, kept: u16, env: &mut Env) -> Result<(), Verdict> {
     let len = payload.len() as u32;
-    if kept >= env.config.recv_frames_max || env.pool.free() < env.frames_reserved {
+    // An application that has taken everything gets more even when frames are short: else two ends whose frames all wait to
+    // be acknowledged would wait for each other.
+    let short = env.pool.free() < env.frames_reserved;
+    if kept >= env.config.recv_frames_max || (short && !tcb.rx.is_empty()) {
         // The frames are used up although the bytes are not. What is out of order makes room (RFC 2018 §8 allows that), or
         // it would wait for ever for what it keeps out.
         discard_out_of_order(tcb, env);

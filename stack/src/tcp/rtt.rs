@@ -7,13 +7,21 @@ use crate::config::TcpConfig;
 pub struct Rtt {
     /// SRTT in microseconds; 0 before the first measurement.
     pub srtt_us: u32,
-    /// RTTVAR in microseconds.
+    /// RTTVAR in microseconds; before the first measurement, what the timeout is at least.
     pub rttvar_us: u32,
     /// Timeouts in a row without an acknowledgment of new data: the timeout is doubled so many times.
     pub backoff: u8,
 }
 
 impl Rtt {
+    /// The SYN was lost: data begins with a timeout of 3 s (RFC 6298 §5.7), unless a round trip was measured.
+    pub fn handshake_was_slow(&mut self) {
+        self.backoff = 0;
+        if self.srtt_us == 0 {
+            self.rttvar_us = 3_000_000;
+        }
+    }
+
     /// Takes a measurement (RFC 6298 §2.2, §2.3). Never one of a segment that was sent twice (§3, Karn).
     #[inline]
     pub fn measured(&mut self, rtt_us: u32) {
@@ -34,7 +42,7 @@ impl Rtt {
     pub fn timeout_ms(&self, config: &TcpConfig) -> u32 {
         let (min, max) = (config.rto_min.as_micros(), config.rto_max.as_micros());
         let base_us = match self.srtt_us {
-            0 => config.rto_initial.as_micros(),
+            0 => config.rto_initial.as_micros().max(self.rttvar_us.into()),
             // RTO = SRTT + max(G, K·RTTVAR), with a clock granularity G of 1 ms.
             srtt => (u64::from(srtt) + (4 * u64::from(self.rttvar_us)).max(1_000)).max(min),
         };

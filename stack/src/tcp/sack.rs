@@ -53,17 +53,18 @@ impl Tcb {
     }
 
     /// How much is probably in the network (RFC 6675 §4, SetPipe). Without SACK each duplicate acknowledgment stands for one
-    /// segment that has left it (RFC 5681 §3.2, step 4).
+    /// segment that has left it (RFC 5681 §3.2, step 4). A FIN is not counted: it must not hold up what was lost before it.
     #[inline]
     pub fn pipe(&self) -> u32 {
+        let flight = self.flight() - u32::from(self.fin_sent() && !self.fin_acked());
         let Some(cold) = &self.cold else {
-            return self.flight().saturating_sub(u32::from(self.congestion.dup_acks) * self.segment_max());
+            return flight.saturating_sub(u32::from(self.congestion.dup_acks) * self.segment_max());
         };
         let gone = match cold.sacked_bytes {
             0 => u32::from(self.congestion.dup_acks) * self.segment_max(),
             sacked => sacked,
         };
-        self.flight().saturating_sub(gone).saturating_sub(cold.lost_bytes)
+        flight.saturating_sub(gone).saturating_sub(cold.lost_bytes)
     }
 }
 
@@ -140,6 +141,24 @@ pub fn mark_head_lost_again(tcb: &mut Tcb, env: &mut Env) {
     mark_head_lost(tcb, env);
 }
 
+/// Takes every segment in flight for lost that is longer than a path carries that has become narrower.
+pub fn mark_oversized_lost(tcb: &mut Tcb, env: &mut Env) {
+    let segment_max = tcb.segment_max();
+    let (mut at, unsent, mut lost) = (tcb.tx.head(), tcb.tx_unsent, 0);
+    while at != unsent {
+        let next = env.tx.next(at);
+        let Some((held, _, sent)) = env.tx.get_mut(at) else { break };
+        if held.len() as u32 > segment_max && !(sent.sacked || sent.lost) {
+            (sent.lost, sent.resent) = (true, false);
+            lost += held.len() as u32;
+        }
+        at = next;
+    }
+    if lost > 0 {
+        tcb.cold_mut().lost_bytes += lost;
+    }
+}
+
 /// Takes everything in flight for lost, after a timeout. What was selectively acknowledged is forgotten: the peer may have
 /// dropped it (RFC 2018 §8).
 pub fn mark_all_lost(tcb: &mut Tcb, env: &mut Env) {
@@ -172,13 +191,19 @@ pub fn blocks(tcb: &Tcb, env: &Env) -> SackBlocks {
         run = match run {
             Some((start, stop)) if stop == slot.seq => Some((start, end)),
             full => {
-                full.map(|(start, stop)| note_run(&mut runs, &mut newest, start, stop, cold.ooo_last));
+                if let Some((start, stop)) = full {
+                    note_run(&mut runs, &mut newest, start, stop, cold.ooo_last);
+                }
                 Some((slot.seq, end))
             }
         };
     }
-    run.map(|(start, stop)| note_run(&mut runs, &mut newest, start, stop, cold.ooo_last));
-    newest.map(|(start, stop)| blocks.push(start, stop));
+    if let Some((start, stop)) = run {
+        note_run(&mut runs, &mut newest, start, stop, cold.ooo_last);
+    }
+    if let Some((start, stop)) = newest {
+        blocks.push(start, stop);
+    }
     for &(start, stop) in runs.as_slice() {
         blocks.push(start, stop);
     }

@@ -6,6 +6,7 @@ use crate::metrics::Counter;
 use crate::tcp::chain::NIL;
 use crate::tcp::env::{Env, Sent};
 use crate::tcp::tcb::Tcb;
+use crate::tcp::timers;
 use crate::wire::tcp::Seq;
 
 /// Bytes that the application may still queue; 0 when there is no room for another frame.
@@ -16,14 +17,24 @@ pub fn room(tcb: &Tcb, env: &Env) -> u32 {
     env.config.send_buffer_bytes.saturating_sub(tcb.tx_bytes())
 }
 
-/// Appends a frame's payload.
+/// Appends a frame's payload. A small one is copied behind the last segment, if that was not sent and has room: a frame and a
+/// header for each would cost more (RFC 9293 §3.7.4).
 pub fn push(tcb: &mut Tcb, frame: Frame, env: &mut Env) {
-    let (at, len) = (frame.index(), frame.len() as u32);
-    push_held(tcb, at, frame.hold(), len, env);
+    let segment_max = tcb.segment_max() as usize;
+    if tcb.tx_unsent != NIL
+        && frame.len() < COALESCE_BELOW_BYTES
+        && let Some((last, _, _)) = env.tx.get_mut(tcb.tx.tail())
+        && last.len() + frame.len() <= segment_max.min(last.len() + last.tailroom())
+    {
+        tcb.snd_end += last.extend_from_slice(&frame, segment_max) as u32;
+        return env.metrics.add(Counter::PayloadBytesCopied, frame.len() as u64);
+    }
+    append(tcb, frame, env);
 }
 
-fn push_held(tcb: &mut Tcb, at: u32, held: Held, len: u32, env: &mut Env) {
-    env.tx.push_back(&mut tcb.tx, at, held, tcb.snd_end);
+fn append(tcb: &mut Tcb, frame: Frame, env: &mut Env) {
+    let (at, len) = (frame.index(), frame.len() as u32);
+    env.tx.push_back(&mut tcb.tx, at, frame.hold(), tcb.snd_end);
     tcb.snd_end += len;
     tcb.tx_frames += 1;
     if tcb.tx_unsent == NIL {
@@ -49,17 +60,22 @@ pub fn write(tcb: &mut Tcb, mut bytes: &[u8], env: &mut Env) -> usize {
         let Some(mut frame) = env.pool.alloc() else { break };
         let rest = &bytes[written..];
         written += frame.extend_from_slice(&rest[..rest.len().min(segment_max)]);
-        push(tcb, frame, env);
+        append(tcb, frame, env);
+    }
+    if written < bytes.len() && tcb.tx_bytes() == 0 {
+        // For want of frames; no acknowledgment will tell that there are some again.
+        timers::arm_retry(tcb, RETRY_MS, env);
     }
     env.metrics.add(Counter::PayloadBytesCopied, written as u64);
     written
 }
 
 /// Drops what `ack` acknowledges. Gives the record of the newest segment that was acknowledged whole and sent just once: a
-/// round-trip measurement (RFC 6298 §3).
+/// round-trip measurement (RFC 6298 §3); `None` too when any of the others was sent again or selectively acknowledged.
 #[inline]
 pub fn acknowledged(tcb: &mut Tcb, ack: Seq, env: &mut Env) -> Option<Sent> {
     let mut sample = None;
+    let mut ambiguous = false;
     while tcb.tx.head() != tcb.tx_unsent
         && let Some((held, seq, sent)) = env.tx.get_mut(tcb.tx.head())
     {
@@ -83,15 +99,18 @@ pub fn acknowledged(tcb: &mut Tcb, ack: Seq, env: &mut Env) -> Option<Sent> {
             *seq = ack;
             break;
         }
-        sample = (sent.times == 1).then_some(*sent);
+        // One that was sent again, or that the peer had for some time, makes the acknowledgment late for those behind it.
+        ambiguous |= sent.times != 1 || sent.sacked;
+        sample = Some(*sent);
         env.tx.pop_front(&mut tcb.tx);
         tcb.tx_frames -= 1;
     }
-    sample
+    sample.filter(|_| !ambiguous)
 }
 
-/// Makes two segments of element `at`: its first `len` bytes, at least one, and the rest. The smaller part is copied. Gives
-/// the element that is the first part; `None` when there is no frame for a copy, or the device has the frame.
+/// Makes two segments of element `at`: its first `len` bytes, at least one, and the rest. At the head the smaller part is
+/// copied, elsewhere the second, which needs no search for what is before. Gives the element that is the first part; `None`
+/// when there is no frame for a copy, or the device has the frame.
 pub fn split(tcb: &mut Tcb, at: u32, len: u32, env: &mut Env) -> Option<u32> {
     let (held, &mut seq, &mut sent) = env.tx.get_mut(at)?;
     let whole = held.len() as u32;
@@ -102,22 +121,22 @@ pub fn split(tcb: &mut Tcb, at: u32, len: u32, env: &mut Env) -> Option<u32> {
         return None;
     }
     let mut copy = env.pool.alloc()?;
-    let copied = len.min(whole - len);
-    env.metrics.add(Counter::PayloadBytesCopied, copied.into());
     let new = copy.index();
-    let first = if len <= whole - len { new } else { at };
-    if first == new {
-        // The first part moves to the new frame, which then stands before the old one: the two swap their elements.
+    let rest = whole - len;
+    let in_front = rest as usize > copy.tailroom() || (at == tcb.tx.head() && len <= rest);
+    let copied = if in_front { len } else { rest };
+    env.metrics.add(Counter::PayloadBytesCopied, copied.into());
+    if in_front {
         copy.extend_from_slice(&held.payload()[..len as usize]);
         held.trim_front(len as usize);
-        swap_in_front(tcb, at, new, copy.hold(), seq, len, sent, env);
+        insert_before(tcb, at, new, copy.hold(), seq, len, env);
     } else {
         copy.extend_from_slice(&held.payload()[len as usize..]);
         held.truncate(len as usize);
         env.tx.insert_after(&mut tcb.tx, at, new, copy.hold(), seq.add(len));
-        if let Some((_, _, note)) = env.tx.get_mut(new) {
-            *note = sent;
-        }
+    }
+    if let Some((_, _, note)) = env.tx.get_mut(new) {
+        *note = sent;
     }
     tcb.tx_frames += 1;
     if sent.sacked
@@ -125,12 +144,11 @@ pub fn split(tcb: &mut Tcb, at: u32, len: u32, env: &mut Env) -> Option<u32> {
     {
         cold.sacked_frames += 1;
     }
-    Some(first)
+    Some(if in_front { new } else { at })
 }
 
 /// Puts a new element in front of `at`, whose payload now begins `len` later.
-#[expect(clippy::too_many_arguments, reason = "the parts of one element")]
-fn swap_in_front(tcb: &mut Tcb, at: u32, new: u32, front: Held, seq: Seq, len: u32, sent: Sent, env: &mut Env) {
+fn insert_before(tcb: &mut Tcb, at: u32, new: u32, front: Held, seq: Seq, len: u32, env: &mut Env) {
     if let Some((_, start, _)) = env.tx.get_mut(at) {
         *start = seq.add(len);
     }
@@ -140,13 +158,14 @@ fn swap_in_front(tcb: &mut Tcb, at: u32, new: u32, front: Held, seq: Seq, len: u
         (prev, here) = (here, env.tx.next(here));
     }
     env.tx.insert_after(&mut tcb.tx, prev, new, front, seq);
-    if let Some((_, _, note)) = env.tx.get_mut(new) {
-        *note = sent;
-    }
     if tcb.tx_unsent == at {
         tcb.tx_unsent = new;
     }
 }
+
+const COALESCE_BELOW_BYTES: usize = 256;
+/// Milliseconds until what failed for want of a frame is tried again.
+const RETRY_MS: u32 = 10;
 
 #[cfg(test)]
 mod tests;

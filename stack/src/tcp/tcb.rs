@@ -92,8 +92,10 @@ pub struct Tcb {
     pub answered_at_ms: u32,
     /// When a segment of the peer last came.
     pub heard_at_ms: u32,
-    /// When the oldest unanswered transmission was first repeated; means something if `rtt.backoff` > 0.
+    /// When the oldest unanswered transmission was first repeated; means something if [`Bits::STALLED`].
     pub stalled_at_ms: u32,
+    /// When data was last sent.
+    pub sent_at_ms: u32,
     /// Round-trip time and retransmission timeout.
     pub rtt: Rtt,
 
@@ -119,7 +121,7 @@ pub struct Tcb {
     pub rcv_shift: u8,
     /// Keep-alive probes sent since the peer was last heard.
     pub probes: u8,
-    /// Zero-window probes are on: the retransmission timer is the persist timer.
+    /// Unanswered zero-window probes: the persist timer is doubled so many times.
     pub persist_backoff: u8,
 }
 
@@ -162,6 +164,7 @@ impl Tcb {
             answered_at_ms: 0,
             heard_at_ms: 0,
             stalled_at_ms: 0,
+            sent_at_ms: 0,
             rtt: Rtt::default(),
             cold: None,
             user: 0,
@@ -323,6 +326,9 @@ impl Bits {
     pub const ACTIVE: Bits = Bits(1 << 26);
     pub const PERSIST: Bits = Bits(1 << 27);
     pub const PEER_FIN: Bits = Bits(1 << 28);
+    pub const STALLED: Bits = Bits(1 << 29);
+    pub const CWND_LIMITED: Bits = Bits(1 << 30);
+    pub const RTX_NOW: Bits = Bits(1 << 31);
 
     /// Any of `bits` is set.
     #[inline]

@@ -5,6 +5,7 @@
 //! moves later leaves the wheel alone: when the entry comes up, the record is looked at, and the entry goes back to sleep.
 
 use crate::metrics::Counter;
+use crate::tcp::chain::NIL;
 use crate::tcp::congestion::Phase;
 use crate::tcp::env::Env;
 use crate::tcp::sack;
@@ -81,7 +82,32 @@ pub fn passed(at: u32, now: u32) -> bool {
 pub fn arm_rtx(tcb: &mut Tcb, env: &Env) {
     if !tcb.bits.has(Bits::RTX_ARMED) {
         tcb.bits.set(Bits::RTX_ARMED);
-        tcb.rtx_at_ms = env.now_ms.wrapping_add(tcb.rtt.timeout_ms(&env.config));
+        tcb.rtx_at_ms = env.now_ms.wrapping_add(timeout_ms(tcb, env));
+    }
+}
+
+/// How long ago the retransmission timer was armed, in milliseconds, while its timeout is still the same.
+pub fn since_armed_ms(tcb: &Tcb, env: &Env) -> Option<u32> {
+    let left_ms = tcb.rtx_at_ms.wrapping_sub(env.now_ms);
+    tcb.bits.has(Bits::RTX_ARMED).then(|| timeout_ms(tcb, env).checked_sub(left_ms)).flatten()
+}
+
+/// The timeout of what is in flight. A probe's is doubled like any other (RFC 9293 §3.8.6.1, SHLD-30).
+#[inline]
+fn timeout_ms(tcb: &Tcb, env: &Env) -> u32 {
+    let mut rtt = tcb.rtt;
+    rtt.backoff = rtt.backoff.max(tcb.persist_backoff);
+    rtt.timeout_ms(&env.config)
+}
+
+/// Something is owed that cannot be sent now, for want of a frame or a neighbour, and perhaps nobody will say when it can:
+/// try again after a while. The timer is that of retransmission; with data in flight it is armed already, or armed as that.
+pub fn arm_retry(tcb: &mut Tcb, span_ms: u32, env: &Env) {
+    if tcb.flight() > 0 {
+        arm_rtx(tcb, env);
+    } else if !tcb.bits.has(Bits::RTX_ARMED) {
+        tcb.bits.set(Bits::RTX_ARMED);
+        tcb.rtx_at_ms = env.now_ms.wrapping_add(span_ms);
     }
 }
 
@@ -96,20 +122,22 @@ pub fn rearm_rtx(tcb: &mut Tcb, env: &Env) {
 
 /// Data waits but the window is closed and nothing is in flight: probe it after a while (RFC 9293 §3.8.6.1, MUST-35).
 pub fn arm_persist(tcb: &mut Tcb, env: &Env) {
-    if tcb.bits.has(Bits::RTX_ARMED) {
-        return;
+    if !tcb.bits.has(Bits::PERSIST) {
+        // A retry that was armed before is not a probe.
+        tcb.bits.clear(Bits::RTX_ARMED);
+        tcb.bits.set(Bits::PERSIST);
     }
-    tcb.bits.set(Bits::RTX_ARMED.and(Bits::PERSIST));
-    let mut rtt = tcb.rtt;
-    rtt.backoff = tcb.persist_backoff;
-    tcb.rtx_at_ms = env.now_ms.wrapping_add(rtt.timeout_ms(&env.config));
+    arm_rtx(tcb, env);
 }
 
 /// The window opened while it was being probed: the probe's byte may have been refused, so it goes first and at once.
 pub fn window_opened(tcb: &mut Tcb, env: &mut Env) {
-    tcb.bits.clear(Bits::PERSIST.and(Bits::RTX_ARMED));
+    tcb.bits.clear(Bits::PERSIST.and(Bits::RTX_ARMED).and(Bits::PROBE_OWED).and(Bits::STALLED));
     tcb.persist_backoff = 0;
     sack::mark_all_lost(tcb, env);
+    if tcb.tx.is_empty() && tcb.fin_sent() {
+        tcb.bits.set(Bits::FIN_AGAIN);
+    }
 }
 
 /// Starts watching for a silent peer, if that is configured.
@@ -146,28 +174,45 @@ fn idle(tcb: &mut Tcb, env: &mut Env) -> Expired {
     Expired::Alive
 }
 
-/// The retransmission timer went off (RFC 6298 §5.4–§5.7), or the persist timer.
+/// The retransmission timer went off (RFC 6298 §5.4–§5.7), or the persist timer, or what could not be sent is tried again.
 fn retransmission(tcb: &mut Tcb, env: &mut Env) -> Expired {
-    if tcb.flight() == 0 {
-        tcb.bits.clear(Bits::PERSIST);
-        tcb.bits.set(Bits::PROBE_OWED);
-        tcb.persist_backoff = tcb.persist_backoff.saturating_add(1);
-        return give_up_if_silent(tcb, env);
+    tcb.bits.clear(Bits::AWAITS_NEIGHBOUR);
+    let waits = tcb.flight() == 0 && !tcb.bits.has(Bits::PERSIST);
+    if waits && tcb.bits.has(Bits::WANTS_ROOM) {
+        tcb.bits.clear(Bits::WANTS_ROOM);
+        tcb.events.add(Events::WRITABLE); // what could not be written for want of frames
     }
-    if tcb.snd_wnd == 0 && tcb.state().is_synchronised() && !tcb.tx.is_empty() {
-        // A probe is out. RFC 9293 §3.8.6.1, MUST-37: as long as it is answered the connection stays.
-        sack::mark_head_lost_again(tcb, env);
+    if waits && (tcb.tx_unsent == NIL || !tcb.state().is_synchronised()) {
+        return Expired::Alive;
+    }
+    let first = !tcb.bits.has(Bits::STALLED);
+    if first {
+        tcb.bits.set(Bits::STALLED);
+        tcb.stalled_at_ms = env.now_ms;
+    }
+    // RFC 9293 §3.8.3, R2. An open that is not answered has a limit of its own.
+    let stalled_ms = env.now_ms.wrapping_sub(tcb.stalled_at_ms);
+    let give_up = stalled_ms > env.config.give_up.as_millis() as u32 && tcb.state().is_synchronised();
+    if waits {
+        return if give_up { Expired::TimedOut } else { Expired::Alive };
+    }
+    if tcb.flight() == 0 || (tcb.snd_wnd == 0 && tcb.state().is_synchronised()) {
         tcb.bits.set(Bits::PERSIST);
         tcb.persist_backoff = tcb.persist_backoff.saturating_add(1);
-        return give_up_if_silent(tcb, env);
+        if tcb.flight() == 0 {
+            tcb.bits.set(Bits::PROBE_OWED);
+        } else if tcb.tx.is_empty() {
+            tcb.bits.set(Bits::FIN_AGAIN);
+        } else {
+            sack::mark_head_lost_again(tcb, env);
+        }
+        // RFC 9293 §3.8.6.1, MUST-37: as long as probes are answered the connection stays.
+        let answered = tcb.heard_at_ms.wrapping_sub(tcb.stalled_at_ms) as i32 > 0
+            && env.now_ms.wrapping_sub(tcb.heard_at_ms) <= env.config.give_up.as_millis() as u32;
+        return if give_up && !answered { Expired::TimedOut } else { Expired::Alive };
     }
     env.metrics.count(Counter::RetransmissionTimeouts);
-    let first = tcb.rtt.backoff == 0;
-    if first {
-        tcb.stalled_at_ms = env.now_ms;
-    } else if env.now_ms.wrapping_sub(tcb.stalled_at_ms) > env.config.give_up.as_millis() as u32
-        && tcb.state().is_synchronised()
-    {
+    if give_up {
         return Expired::TimedOut;
     }
     tcb.rtt.backoff = tcb.rtt.backoff.saturating_add(1);
@@ -180,18 +225,11 @@ fn retransmission(tcb: &mut Tcb, env: &mut Env) -> Expired {
             tcb.congestion.recover = tcb.snd_nxt;
             tcb.congestion.dup_acks = 0;
             sack::mark_all_lost(tcb, env);
-            if tcb.tx.is_empty() && tcb.fin_sent() {
-                tcb.bits.set(Bits::FIN_AGAIN);
-            }
+            // RFC 6298 §5.4: the earliest goes again, whatever the window.
+            tcb.bits.set(if tcb.tx.is_empty() { Bits::FIN_AGAIN } else { Bits::RTX_NOW });
         }
     }
     Expired::Alive
-}
-
-fn give_up_if_silent(tcb: &Tcb, env: &Env) -> Expired {
-    let silent_ms = env.now_ms.wrapping_sub(tcb.heard_at_ms);
-    let several = tcb.persist_backoff > 3;
-    if several && silent_ms > env.config.give_up.as_millis() as u32 { Expired::TimedOut } else { Expired::Alive }
 }
 
 #[cfg(test)]

@@ -73,6 +73,7 @@ impl Congestion {
     }
 
     /// Nothing was sent for longer than the retransmission timeout: the window is no longer evidence (RFC 5681 §4.1).
+    #[cold]
     pub fn restart(&mut self, mss: u32) {
         let mut fresh = Congestion::new();
         fresh.start(mss);

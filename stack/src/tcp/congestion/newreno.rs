@@ -2,12 +2,13 @@
 
 use super::Congestion;
 
-/// Grows the window by what was acknowledged: in slow start by at most two segments an acknowledgment (RFC 3465 §2.2), in
-/// congestion avoidance by one segment a window.
+/// Grows the window by what was acknowledged: in slow start by at most eight segments an acknowledgment (RFC 9406 §4.2; two,
+/// as in RFC 3465 §2.2, starve senders whose peer acknowledges a whole burst at once), in congestion avoidance by one segment
+/// a window.
 #[inline]
 pub(super) fn acked(c: &mut Congestion, bytes: u32, mss: u32) {
     if c.cwnd < c.ssthresh {
-        c.cwnd = c.cwnd.saturating_add(bytes.min(2 * mss));
+        c.cwnd = c.cwnd.saturating_add(bytes.min(8 * mss));
         return;
     }
     c.acked = c.acked.saturating_add(bytes);
