@@ -28,4 +28,6 @@ pub mod sack;
 pub mod send_queue;
 pub mod state;
 pub mod tcb;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod timers;

@@ -1,1 +1,200 @@
-// no tests yet
+use super::*;
+use crate::tcp::close;
+use crate::tcp::testing::{MSS, Sender};
+use crate::wire::tcp::Flags;
+
+#[test]
+fn the_timeout_doubles_each_time_and_the_first_segment_goes_again() {
+    let mut t = Sender::new();
+    t.tcb.rtt.measured(10_000);
+    t.write(3 * MSS);
+    t.output();
+    let mut spans = alloc::vec::Vec::new();
+    for _ in 0..10 {
+        let (span_ms, expired) = t.expires();
+        assert_eq!(expired, Expired::Alive);
+        spans.push(span_ms);
+        t.sends(&[(0, MSS)]);
+    }
+    assert_eq!(spans, [201, 401, 801, 1601, 3201, 6401, 12801, 25601, 51201, 60001]);
+    assert_eq!(t.expires().1, Expired::TimedOut);
+}
+
+#[test]
+fn the_threshold_is_lowered_once_and_the_window_each_time() {
+    let mut t = Sender::new();
+    t.write(10 * MSS);
+    t.output();
+    t.expires();
+    assert_eq!((t.tcb.congestion.ssthresh, t.tcb.congestion.cwnd), (5 * MSS, MSS));
+    t.output();
+    t.expires();
+    assert_eq!((t.tcb.congestion.ssthresh, t.tcb.congestion.cwnd), (5 * MSS, MSS));
+}
+
+#[test]
+fn progress_between_timeouts_begins_the_wait_anew() {
+    let mut t = Sender::new();
+    t.write(60 * MSS);
+    t.output();
+    for n in 1..40 {
+        assert_eq!(t.expires().1, Expired::Alive, "timeout {n}");
+        t.output();
+        assert_eq!(t.expires().1, Expired::Alive, "timeout {n}");
+        t.output();
+        t.ack(n * MSS);
+        t.output();
+    }
+}
+
+#[test]
+fn a_fin_is_lost_with_the_data_before_it_and_goes_again_with_it() {
+    let mut t = Sender::new();
+    t.write(2 * MSS);
+    close::shutdown(&mut t.tcb);
+    let sent = t.output();
+    assert!(sent.len() == 2 && sent[1].flags.fin());
+    t.expires();
+    t.sends(&[(0, MSS)]);
+    t.ack(MSS);
+    let sent = t.output();
+    assert!(sent.len() == 1 && sent[0].len == MSS && sent[0].flags.contains(Flags::FIN | Flags::PSH));
+}
+
+#[test]
+fn a_fin_alone_goes_again_alone() {
+    let mut t = Sender::new();
+    t.write(100);
+    t.output();
+    close::shutdown(&mut t.tcb);
+    t.sends(&[(100, 0)]);
+    t.ack(100);
+    for _ in 0..3 {
+        t.expires();
+        let sent = t.output();
+        assert!(sent.len() == 1 && sent[0].flags.fin() && sent[0].seq == 100);
+    }
+}
+
+/// A closed window, and something to send.
+fn closed_window() -> Sender {
+    let mut t = Sender::new();
+    t.tcb.rtt.measured(10_000);
+    t.write(MSS);
+    t.output();
+    t.window = 0;
+    t.ack(MSS);
+    t.write(MSS);
+    t.sends(&[]);
+    t
+}
+
+#[test]
+fn a_closed_window_is_probed_ever_more_rarely() {
+    let mut t = closed_window();
+    let mut spans = alloc::vec::Vec::new();
+    for _ in 0..8 {
+        spans.push(t.expires().0);
+        t.sends(&[(MSS, 1)]);
+        t.ack(MSS); // the byte is refused
+    }
+    assert_eq!(spans, [201, 401, 801, 1601, 3201, 6401, 12801, 25601]);
+}
+
+#[test]
+fn a_probe_that_is_taken_makes_way_for_the_next() {
+    let mut t = closed_window();
+    for n in 0..5 {
+        assert_eq!(t.expires().0, 201);
+        t.sends(&[(MSS + n, 1)]);
+        t.ack(MSS + n + 1);
+        t.sends(&[]);
+    }
+}
+
+#[test]
+fn what_was_probed_goes_at_once_when_the_window_opens() {
+    let mut t = closed_window();
+    t.write(2 * MSS);
+    for _ in 0..3 {
+        t.expires();
+        t.output();
+        t.ack(MSS);
+    }
+    t.window = 60_000;
+    t.ack(MSS);
+    let sent: u32 = t.output().iter().map(|out| out.len).sum();
+    assert!(sent >= 2 * MSS, "{sent}");
+    assert_eq!(t.tcb.congestion.phase, Phase::Open);
+    assert!(t.tcb.congestion.cwnd > 2 * MSS);
+    assert!(next_deadline(&t.tcb).unwrap().wrapping_sub(t.env.now_ms) < 300);
+}
+
+#[test]
+fn answered_probes_keep_a_connection_and_unanswered_ones_do_not() {
+    let mut t = closed_window();
+    for _ in 0..40 {
+        assert_eq!(t.expires().1, Expired::Alive);
+        t.output();
+        t.ack(MSS);
+    }
+    let silent_from = t.env.now_ms;
+    while t.expires().1 == Expired::Alive {
+        t.output();
+        assert!(t.env.now_ms.wrapping_sub(silent_from) < 300_000);
+    }
+    assert!(t.env.now_ms.wrapping_sub(silent_from) > 100_000);
+}
+
+#[test]
+fn a_fin_that_a_closed_window_refuses_is_a_probe_too() {
+    let mut t = Sender::new();
+    t.write(MSS);
+    t.output();
+    t.window = 0;
+    t.ack(MSS);
+    close::shutdown(&mut t.tcb);
+    t.sends(&[(MSS, 0)]);
+    for _ in 0..40 {
+        assert_eq!(t.expires().1, Expired::Alive);
+        t.sends(&[(MSS, 0)]);
+        t.ack(MSS);
+    }
+    t.window = 1;
+    t.ack(MSS);
+    t.sends(&[(MSS, 0)]);
+}
+
+#[test]
+fn a_try_to_send_nothing_never_ends_a_connection() {
+    let mut t = Sender::new();
+    for _ in 0..1_000 {
+        arm_retry(&mut t.tcb, 1_000, &t.env);
+        assert_eq!(t.expires(), (1_000, Expired::Alive));
+        t.sends(&[]);
+    }
+}
+
+#[test]
+fn data_that_cannot_be_sent_at_all_ends_it_in_time() {
+    let mut t = Sender::new();
+    t.write(10);
+    let begun = t.env.now_ms;
+    loop {
+        arm_retry(&mut t.tcb, 1_000, &t.env);
+        if t.expires().1 == Expired::TimedOut {
+            break;
+        }
+    }
+    assert!((100_000..130_000).contains(&t.env.now_ms.wrapping_sub(begun)));
+}
+
+#[test]
+fn the_earliest_deadline_counts_across_the_wrap_of_the_clock() {
+    let mut t = Sender::new();
+    assert_eq!(next_deadline(&t.tcb), None);
+    t.tcb.bits.set(Bits::RTX_ARMED.and(Bits::ACK_DELAYED).and(Bits::APP_ARMED));
+    (t.tcb.rtx_at_ms, t.tcb.ack_at_ms, t.tcb.app_at_ms) = (5, u32::MAX - 5, 1);
+    assert_eq!(next_deadline(&t.tcb), Some(u32::MAX - 5));
+    assert!(passed(u32::MAX, 3) && !passed(3, u32::MAX) && passed(7, 7));
+}
