@@ -1,6 +1,6 @@
 use super::*;
 use crate::tcp::testing::{MSS, Sender};
-use crate::wire::tcp::{Flags, Seq};
+use crate::wire::tcp::Seq;
 
 fn full(n: u32) -> (u32, u32) {
     (n * MSS, MSS)
@@ -15,18 +15,6 @@ fn ten_in_flight(sack: bool) -> Sender {
     t.write(40 * MSS);
     t.sends(&core::array::from_fn::<_, 10, _>(|n| full(n as u32)));
     t
-}
-
-#[test]
-fn the_window_of_a_syn_is_never_scaled() {
-    let mut t = Sender::new();
-    t.tcb.snd_shift = 7;
-    let mut seg = t.segment(0);
-    seg.flags = Flags::SYN | Flags::ACK;
-    t.arrives(&seg).unwrap();
-    assert_eq!(t.tcb.snd_wnd, 60_000);
-    t.ack(0);
-    assert_eq!(t.tcb.snd_wnd, 60_000 << 7);
 }
 
 #[test]
