@@ -2,7 +2,7 @@
 
 use arrayvec::ArrayVec;
 
-use crate::frame::{Desc, Frame, Held};
+use crate::frame::{Desc, Frame, FramePool, Held};
 
 /// How many frames move at once.
 pub const BURST: usize = 64;
@@ -62,6 +62,12 @@ impl TxBurst {
     #[inline]
     pub fn drain_front(&mut self, count: usize) -> impl Iterator<Item = Desc> + '_ {
         self.descs.drain(..count)
+    }
+
+    /// Sends nothing of it: the frames go back to their pool, those that are held stay held. For the end, when the device
+    /// takes no more.
+    pub fn cancel(&mut self, pool: &FramePool) {
+        self.descs.drain(..).for_each(|desc| pool.completed(desc.index));
     }
 
     /// For middleware: what is to be sent, in order.

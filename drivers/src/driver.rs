@@ -1,5 +1,7 @@
 //! What a device is: a queue that gives frames and takes frames.
 
+use core::net::IpAddr;
+
 use crate::burst::{RxBurst, TxBurst};
 use crate::frame::FramePool;
 
@@ -20,6 +22,12 @@ pub trait Driver {
     /// Tells the device that everything of this turn is queued, and collects what it has finished with. Never blocks.
     fn flush(&mut self);
 
+    /// Something here moves by further calls only: packets held back, frames that are still being sent. An idle worker then
+    /// does not sleep for long.
+    fn is_busy(&self) -> bool {
+        false
+    }
+
     /// Counters of the device itself.
     fn stats(&self) -> DriverStats {
         DriverStats::default()
@@ -36,6 +44,12 @@ pub trait Driver {
 pub trait Port {
     /// What is sent to a worker's thread, to become its driver there.
     type Queue: Queue;
+
+    /// Tells the device, before it is opened, which addresses are the stack's: one that receives only what is sent to addresses
+    /// that it knows asks for these.
+    fn announce(&mut self, addresses: &[IpAddr]) {
+        let _ = addresses;
+    }
 
     /// Opens the device with `count` queues, one a worker. The queues share one frame region, so that frames can move between workers.
     fn open(self, count: usize) -> Result<alloc::vec::Vec<Self::Queue>, <Self::Queue as Queue>::Error>;

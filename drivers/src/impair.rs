@@ -182,6 +182,11 @@ impl<D: Driver> Driver for Impair<D> {
         self.inner.flush();
     }
 
+    fn is_busy(&self) -> bool {
+        let holds = !self.rx.waiting.is_empty() || !self.tx.waiting.is_empty() || !self.due.is_empty();
+        holds || self.inner.is_busy()
+    }
+
     fn stats(&self) -> DriverStats {
         self.inner.stats()
     }

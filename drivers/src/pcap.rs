@@ -122,6 +122,10 @@ impl<D: Driver, W: Write> Driver for Pcap<D, W> {
         self.inner.flush();
     }
 
+    fn is_busy(&self) -> bool {
+        self.inner.is_busy()
+    }
+
     fn stats(&self) -> DriverStats {
         self.inner.stats()
     }

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::error::Error;
+use core::net::IpAddr;
 
 use crate::driver::{Driver, Port, Queue};
 
@@ -27,6 +28,10 @@ where
     D: Driver,
 {
     type Queue = WrappedQueue<P::Queue, F>;
+
+    fn announce(&mut self, addresses: &[IpAddr]) {
+        self.port.announce(addresses);
+    }
 
     fn open(self, count: usize) -> Result<Vec<Self::Queue>, <Self::Queue as Queue>::Error> {
         let wrap = Arc::new(self.wrap);

@@ -214,6 +214,15 @@ impl AfXdp {
 impl Port for AfXdp {
     type Queue = XdpQueue;
 
+    /// Addresses that are not shared with the kernel are ours alone.
+    fn announce(&mut self, addresses: &[IpAddr]) {
+        for &address in addresses {
+            if !self.own.contains(&address) && !self.shared.contains(&address) {
+                self.own.push(address);
+            }
+        }
+    }
+
     fn open(self, count: usize) -> Result<Vec<XdpQueue>, XdpError> {
         let name = &self.interface;
         let index = af_xdp::interface_index(name)?;

@@ -251,6 +251,10 @@ impl Driver for XdpDriver {
         }
     }
 
+    fn is_busy(&self) -> bool {
+        self.posted.sending_count != 0
+    }
+
     fn stats(&self) -> DriverStats {
         let XdpStats { kernel, rx_fragments, .. } = self.xdp_stats();
         DriverStats {
