@@ -145,6 +145,13 @@ impl Stack {
     ///
     /// Answers go straight into `tx`, so bring it empty, or with room for as many frames as `rx` has.
     pub fn turn<A: App>(&mut self, now: Instant, rx: &mut RxBurst, tx: &mut TxBurst, app: &mut A) {
+        self.take_in(now, rx, tx, app);
+        self.output(tx);
+    }
+
+    /// The turn without its last stage: only answers are put into `tx`, at most one for each frame of `rx`. For a time when the
+    /// device does not take what was sent before.
+    pub fn take_in<A: App>(&mut self, now: Instant, rx: &mut RxBurst, tx: &mut TxBurst, app: &mut A) {
         self.env.at(now);
         let sent_before = tx.len();
         self.parse(rx, tx); // 1
@@ -153,10 +160,9 @@ impl Stack {
         self.expire(tx);
         self.call(app); // 4
         self.env.metrics.add(Counter::PacketsSent, (tx.len() - sent_before) as u64);
-        self.output(tx); // 5
     }
 
-    /// Sends what is owed, as far as `tx` has room. `true` when nothing is left to send, or nothing that could be sent before
+    /// Stage 5. Sends what is owed, as far as `tx` has room. `true` when nothing is left to send, or nothing that could be sent before
     /// frames come back: that is for the next turn.
     pub fn output(&mut self, tx: &mut TxBurst) -> bool {
         let sent_before = tx.len();

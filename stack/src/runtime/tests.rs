@@ -38,7 +38,7 @@ fn connections_are_closed_before_the_end() {
     let (tally, server_tally) = (Tally::default(), Tally::default());
     let (a, b) = case.ports();
     let server = case.runtime(b, SERVER).listen(7).spawn(server_tally.echo()).unwrap();
-    let client = case.runtime(a, CLIENT).spawn(tally.client(case.connections, case.bytes)).unwrap();
+    let client = case.runtime(a, CLIENT).spawn(tally.client(&case)).unwrap();
     wait_for(|| tally.connected() == case.connections);
     // Both are told at once; the connections that are open go on to their ends.
     server.stop();
@@ -56,7 +56,7 @@ fn connections_that_are_not_closed_in_time_are_reset() {
     let (a, b) = case.ports();
     let server = case.runtime(b, SERVER).listen(7).drain(Duration::from_millis(50));
     let server = server.spawn(Tally::default().echo()).unwrap();
-    let client = case.runtime(a, CLIENT).spawn(tally.client(case.connections, case.bytes)).unwrap();
+    let client = case.runtime(a, CLIENT).spawn(tally.client(&case)).unwrap();
     wait_for(|| tally.connected() == case.connections);
     server.stop();
     assert_eq!(server.join().unwrap().aborted(), case.connections as u32);
@@ -188,7 +188,7 @@ fn echo(case: &Case) -> Metrics {
     let (a, b) = case.ports();
     let regions = [a.region().unwrap().clone(), b.region().unwrap().clone()];
     let server = case.runtime(b, SERVER).listen(7).spawn(server_tally.echo()).unwrap();
-    let client = case.runtime(a, CLIENT).spawn(tally.client(case.connections, case.bytes)).unwrap();
+    let client = case.runtime(a, CLIENT).spawn(tally.client(case)).unwrap();
     let deadline = Instant::now() + core::time::Duration::from_secs(20);
     while tally.closed() < case.connections {
         assert!(Instant::now() < deadline, "stuck\n{:?}\n{:?}", client.snapshot(), server.snapshot());
@@ -253,10 +253,9 @@ impl Tally {
         let tally = self.clone();
         move |_| Server(tally.clone())
     }
-    /// `connections` in all, dealt out to the workers, each with `bytes`.
-    fn client(&self, connections: usize, bytes: usize) -> impl Fn(u16) -> Client + Send + Sync + use<> {
-        let (tally, left) = (self.clone(), Arc::new(AtomicUsize::new(connections)));
-        move |_| Client { tally: tally.clone(), left: left.clone(), bytes }
+    fn client(&self, case: &Case) -> impl Fn(u16) -> Client + Send + Sync + use<> {
+        let (tally, left, bytes) = (self.clone(), case.connections / usize::from(case.workers), case.bytes);
+        move |_| Client { tally: tally.clone(), left, bytes }
     }
 }
 
@@ -281,7 +280,8 @@ impl App for Server {
 /// Sends so many bytes on each connection, and takes them back.
 struct Client {
     tally: Tally,
-    left: Arc<AtomicUsize>,
+    /// Connections to be opened, one a turn.
+    left: usize,
     bytes: usize,
 }
 
@@ -306,9 +306,8 @@ impl Client {
 
 impl App for Client {
     fn on_turn(&mut self, cx: &mut Cx<'_>) {
-        // One a turn, so that every worker gets some.
-        let one = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        if one.is_ok() {
+        if self.left > 0 {
+            self.left -= 1;
             cx.connect(SocketAddr::from(([10, 0, 0, 2], 7))).unwrap();
             cx.wake_at(cx.now());
         }

@@ -50,7 +50,10 @@ pub(super) struct Worker<D: Driver, A: App> {
     stack: Stack,
     app: A,
     rx: RxBurst,
+    /// What is to be sent.
     tx: TxBurst,
+    /// Answers to what was received while `tx` waited for the device.
+    answers: TxBurst,
     attendance: Attendance,
     /// How long the next sleep may last, for a driver that cannot wake anybody.
     nap: Duration,
@@ -69,7 +72,8 @@ enum Turn {
 
 impl<D: Driver, A: App> Worker<D, A> {
     pub(super) fn new(driver: D, stack: Stack, app: A, attendance: Attendance) -> Worker<D, A> {
-        Worker { driver, stack, app, rx: RxBurst::new(), tx: TxBurst::new(), attendance, nap: NAP_MIN }
+        let (rx, tx, answers) = (RxBurst::new(), TxBurst::new(), TxBurst::new());
+        Worker { driver, stack, app, rx, tx, answers, attendance, nap: NAP_MIN }
     }
 
     /// Runs until it is told to stop, and then until the connections are closed or their time is up.
@@ -87,12 +91,14 @@ impl<D: Driver, A: App> Worker<D, A> {
     fn turn(&mut self) -> Turn {
         let now = self.now();
         let mut moved = self.read_mail();
-        // Answers go straight into the burst: while the device takes nothing, nothing is received.
-        if self.tx.is_empty() {
-            self.receive();
-        }
+        self.receive();
         moved |= !self.rx.is_empty();
-        self.stack.turn(now, &mut self.rx, &mut self.tx, &mut self.app);
+        // While the device takes nothing, nothing new is sent, so that senders feel it. But it is received: if both ends of
+        // a wire waited for each other, they would wait for ever.
+        match self.tx.is_empty() && self.answers.is_empty() {
+            true => self.stack.turn(now, &mut self.rx, &mut self.tx, &mut self.app),
+            false => self.stack.take_in(now, &mut self.rx, &mut self.answers, &mut self.app),
+        }
         let (sent, left) = self.send();
         self.send_mail();
         match (moved | sent, left) {
@@ -122,10 +128,14 @@ impl<D: Driver, A: App> Worker<D, A> {
     fn send(&mut self) -> (bool, bool) {
         let (mut sent, mut owed) = (false, true);
         for _ in 0..TX_BURSTS_MAX {
-            let waiting = self.tx.len();
+            let waiting = self.tx.len() + self.answers.len();
             self.driver.tx_burst(&mut self.tx);
-            sent |= self.tx.len() < waiting;
-            if !owed || !self.tx.is_empty() {
+            if self.tx.is_empty() {
+                self.driver.tx_burst(&mut self.answers);
+            }
+            let left = self.tx.len() + self.answers.len();
+            sent |= left < waiting;
+            if !owed || left > 0 {
                 break;
             }
             owed = !self.stack.output(&mut self.tx);
@@ -135,7 +145,7 @@ impl<D: Driver, A: App> Worker<D, A> {
             }
         }
         self.driver.flush();
-        (sent, owed || !self.tx.is_empty())
+        (sent, owed || !self.tx.is_empty() || !self.answers.is_empty())
     }
 
     /// Frames that came home, and notes.
@@ -248,7 +258,7 @@ impl<D: Driver, A: App> Worker<D, A> {
     /// Gives everything back.
     fn end(self, aborted: u32) -> WorkerReport {
         let mut last = snapshot(self.attendance.core, &self.stack, &self.driver);
-        let Worker { driver, stack, app, rx, mut tx, mut attendance, .. } = self;
+        let Worker { driver, stack, app, rx, mut tx, mut answers, mut attendance, .. } = self;
         let pool = stack.pool().clone();
 
         attendance.pass_and_wait(Passed::Quiet);
@@ -258,6 +268,7 @@ impl<D: Driver, A: App> Worker<D, A> {
         last.device = driver.stats();
         drop((app, stack, rx));
         tx.cancel(&pool);
+        answers.cancel(&pool);
         drop(driver);
         while let Some(frame) = pool.take_away() {
             attendance.shared.office.send_home(frame);
