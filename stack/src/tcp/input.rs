@@ -27,6 +27,8 @@ pub enum Verdict {
 pub fn segment_arrives(tcb: &mut Tcb, seg: &Segment, frame: &mut Option<Frame>, env: &mut Env) -> Result<(), Verdict> {
     match tcb.state() {
         State::SynSent => open::syn_sent_arrives(tcb, seg, frame, env),
+        // The record is about to go. A SYN comes again and finds the listener; a refusal would end its attempt.
+        State::Closed if seg.flags.syn() && !seg.flags.ack() => Err(Verdict::Drop(DropReason::NoConnection)),
         State::Closed => Err(Verdict::Refuse(DropReason::NoConnection)),
         _ => otherwise(tcb, seg, frame, env),
     }

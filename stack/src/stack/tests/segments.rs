@@ -379,7 +379,8 @@ fn unread_time_wait() -> Peer {
     peer
 }
 
-type Row = (&'static str, fn() -> Peer, Out, Vec<Answer>, State);
+type Start = fn() -> Peer;
+type Row = (&'static str, Start, Out, Vec<Answer>, State);
 
 fn check(rows: Vec<Row>) {
     for (name, start, out, answers, next) in rows {
@@ -391,7 +392,7 @@ fn check(rows: Vec<Row>) {
 
 #[test]
 fn every_state_is_reached() {
-    let states: [(fn() -> Peer, State); 11] = [
+    let states: [(Start, State); 11] = [
         (listen, State::Closed),
         (syn_sent, State::SynSent),
         (half_open, State::SynReceived),
@@ -511,7 +512,7 @@ fn crossed_syns_answer_as_the_rfc_says() {
 }
 
 /// The states in which a peer's segment has to pass all steps, with SND.NXT relative to our ISS and RCV.NXT.
-const SYNCHRONISED: [(fn() -> Peer, State, u32, u32); 7] = [
+const SYNCHRONISED: [(Start, State, u32, u32); 7] = [
     (established, State::Established, 1, NXT),
     (fin_wait_1, State::FinWait1, 2, NXT),
     (fin_wait_2, State::FinWait2, 2, NXT),
@@ -984,6 +985,16 @@ fn fin_wait_2_gives_up_only_when_nobody_reads() {
     peer.close(); // Does not begin the time anew.
     peer.wait(Duration::from_secs(11));
     assert_eq!((peer.state(), peer.log()), (State::Closed, "Accepted Orderly"));
+}
+
+#[test]
+fn a_syn_right_behind_a_reset_opens_when_it_comes_again() {
+    let mut peer = established();
+    peer.put(segment(RST, NXT));
+    peer.put(segment(SYN, NXT + 1_000));
+    assert_eq!(peer.turn(), []);
+    assert_eq!(peer.log(), "Accepted Reset");
+    assert_eq!(peer.send(segment(SYN, NXT + 1_000))[0].flags, SYN_ACK);
 }
 
 #[test]

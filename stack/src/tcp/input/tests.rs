@@ -96,9 +96,12 @@ fn one_connection_cannot_use_up_everybodys_challenges() {
 }
 
 #[test]
-fn closed_refuses_everything() {
+fn closed_refuses_all_but_the_syn_of_the_next_connection() {
     let mut tcb = tcb(1_000);
     tcb.enter(State::Closed);
-    let verdict = segment_arrives(&mut tcb, &Segment::default(), &mut None, &mut env());
-    assert_eq!(verdict, Err(Verdict::Refuse(DropReason::NoConnection)));
+    let mut verdict =
+        |flags| segment_arrives(&mut tcb, &Segment { flags, ..Segment::default() }, &mut None, &mut env());
+    assert_eq!(verdict(Flags::ACK), Err(Verdict::Refuse(DropReason::NoConnection)));
+    assert_eq!(verdict(Flags::SYN | Flags::ACK), Err(Verdict::Refuse(DropReason::NoConnection)));
+    assert_eq!(verdict(Flags::SYN), Err(Verdict::Drop(DropReason::NoConnection)));
 }
