@@ -8,6 +8,7 @@
 //! Timers, other cores and the application mark connections too; all join at stages 4 and 5, the one output path.
 
 use alloc::collections::VecDeque;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
@@ -62,7 +63,7 @@ pub struct Stack {
     tx_checksum: bool,
     rx_checksum: bool,
     /// Connections with something for the application.
-    marked: Vec<u32>,
+    marked: VecDeque<u32>,
     /// Connections with something to send.
     owing: VecDeque<u32>,
     /// Segments of other cores' flows.
@@ -123,7 +124,7 @@ impl Stack {
             core: caps.queue,
             tx_checksum: caps.tx_checksum,
             rx_checksum: caps.rx_checksum,
-            marked: Vec::with_capacity(limits.conns_max as usize),
+            marked: VecDeque::with_capacity(limits.conns_max as usize),
             owing: VecDeque::with_capacity(limits.conns_max as usize),
             strays: ArrayVec::new(),
             arrived: (0..BURST).map(|_| Arrived::default()).collect(),
@@ -376,7 +377,7 @@ impl Stack {
             && !tcb.bits.has(Bits::MARKED)
         {
             tcb.bits.set(Bits::MARKED);
-            self.marked.push(index);
+            self.marked.push_back(index);
         }
     }
 }

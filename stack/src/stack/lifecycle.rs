@@ -213,7 +213,7 @@ impl Stack {
                 tcb.bits.clear(Bits::AWAITS_NEIGHBOUR);
                 if !tcb.bits.has(Bits::MARKED) {
                     tcb.bits.set(Bits::MARKED);
-                    marked.push(at);
+                    marked.push_back(at);
                 }
             }
         }
@@ -221,13 +221,10 @@ impl Stack {
 
     /// Stage 4: each marked connection once, its events in the order in which they come about.
     pub(super) fn call<A: App>(&mut self, app: &mut A) {
-        let mut next = 0;
-        // Callbacks mark more: the loop ends when nobody has anything left to hear.
-        while let Some(&at) = self.marked.get(next) {
-            next += 1;
+        // Callbacks mark more, so each leaves the queue first: it never holds a connection twice, and does not grow.
+        while let Some(at) = self.marked.pop_front() {
             self.call_for(at, app);
         }
-        self.marked.clear();
         if self.wake_at.is_some_and(|at| at <= self.env.now) {
             self.wake_at = None;
         }
