@@ -8,7 +8,6 @@
 //! Timers, other cores and the application mark connections too; all join at stages 4 and 5, the one output path.
 
 use alloc::collections::VecDeque;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
