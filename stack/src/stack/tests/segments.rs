@@ -6,7 +6,7 @@ use core::fmt::Write;
 use super::*;
 use crate::tcp::state::State;
 use crate::wire::ethernet::Ethernet;
-use crate::wire::packet::{self, Packet};
+use crate::wire::packet;
 use crate::wire::tcp::{Flags, Header, Seq, Timestamps};
 
 const SYN: Flags = Flags::SYN;
