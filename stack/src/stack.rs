@@ -34,6 +34,7 @@ use crate::time::{Duration, Instant};
 use crate::timer_wheel::TimerWheel;
 use crate::trace::Trace;
 use crate::wire::address::Mac;
+use crate::wire::icmp::IcmpError;
 use crate::wire::packet::{self, Kind, Net};
 use crate::wire::tcp::Segment;
 
@@ -67,6 +68,8 @@ pub struct Stack {
     owing: VecDeque<u32>,
     /// Segments of other cores' flows.
     strays: ArrayVec<(u16, Desc), BURST>,
+    /// ICMP errors about them.
+    astray_errors: ArrayVec<(u16, IcmpError), BURST>,
     /// What the burst's frames were read into: a place for each, of which the first `arrived_len` are taken.
     arrived: Vec<Arrived>,
     arrived_len: usize,
@@ -126,6 +129,7 @@ impl Stack {
             marked: VecDeque::with_capacity(limits.conns_max as usize),
             owing: VecDeque::with_capacity(limits.conns_max as usize),
             strays: ArrayVec::new(),
+            astray_errors: ArrayVec::new(),
             arrived: (0..BURST).map(|_| Arrived::default()).collect(),
             arrived_len: 0,
             trace: Trace::new(TRACE_RECORDS),

@@ -17,6 +17,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use super::Snapshot;
 use crate::ip::Learned;
+use crate::wire::icmp::IcmpError;
 
 /// One worker's box.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(super) struct Mailbox {
 pub(super) enum Note {
     /// Another worker heard about a neighbour.
     Learned(Learned),
+    /// An ICMP error about a flow of this worker's.
+    IcmpError(IcmpError),
     /// Somebody wants to see the counters. The channel has room for every worker's answer.
     Snapshot(Sender<Snapshot>),
 }

@@ -160,6 +160,7 @@ impl<D: Driver, A: App> Worker<D, A> {
             any = true;
             match note {
                 Note::Learned(learned) => stack.learn(learned),
+                Note::IcmpError(error) => stack.icmp_error(&error),
                 // Whoever asked may have gone: then nobody misses it.
                 Note::Snapshot(to) => drop(to.try_send(snapshot(attendance.core, stack, driver))),
             }
@@ -180,6 +181,10 @@ impl<D: Driver, A: App> Worker<D, A> {
         }
         for _ in 0..refused {
             stack.metrics_mut().dropped(DropReason::HandoverFull);
+        }
+        for (home, error) in stack.take_icmp_errors() {
+            // In a box that is full of notes it is lost, as any packet may be.
+            office.boxes()[usize::from(home)].note(Note::IcmpError(error));
         }
         for learned in stack.take_learned() {
             let others = office.boxes().iter().enumerate().filter(|(core, _)| *core != attendance.core);

@@ -10,8 +10,9 @@ use crate::tcp::{output, sack};
 use crate::wire::icmp::{ErrorKind, IcmpError};
 
 impl Stack {
-    /// Takes an error to heart if it quotes a segment that is in flight (RFC 5927 §4).
-    pub(super) fn icmp_error(&mut self, error: &IcmpError) {
+    /// Takes an error to heart if it quotes a segment that is in flight (RFC 5927 §4). One about another core's flow is left for
+    /// [`take_icmp_errors`](Self::take_icmp_errors): devices do not look into ICMP to choose the queue.
+    pub fn icmp_error(&mut self, error: &IcmpError) {
         let quoted = &error.quoted;
         let key = FlowKey {
             local: quoted.src,
@@ -19,6 +20,13 @@ impl Stack {
             local_port: quoted.src_port,
             remote_port: quoted.dst_port,
         };
+        let home = self.home.of(&key);
+        if home != self.core {
+            if self.astray_errors.try_push((home, *error)).is_err() {
+                self.env.metrics.dropped(DropReason::HandoverFull);
+            }
+            return;
+        }
         let hash = self.hasher.hash(&key);
         let Some(Owner::Conn(at)) = self.owner(&key, hash) else {
             return self.env.metrics.dropped(DropReason::IcmpUnrelated);
@@ -45,6 +53,12 @@ impl Stack {
         self.mark(at);
     }
 
+    /// ICMP errors that came here and are about other cores' flows: the core, and the error for its
+    /// [`icmp_error`](Self::icmp_error).
+    pub fn take_icmp_errors(&mut self) -> impl Iterator<Item = (u16, IcmpError)> + '_ {
+        self.astray_errors.drain(..)
+    }
+
     /// The path carries less than was thought (RFC 1191, RFC 8201): smaller segments from now on, those that were lost at once.
     fn too_big(&mut self, at: u32, key: &FlowKey, mtu: u32) {
         let Some(mtu) = self.ip.lower_path_mtu(self.env.now, key.remote, mtu, &mut self.env.metrics) else { return };
@@ -57,3 +71,6 @@ impl Stack {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
