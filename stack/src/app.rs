@@ -129,6 +129,9 @@ pub enum SendError {
     /// The send queue is full: wait for `on_writable`.
     #[error("the send queue is full")]
     Full,
+    /// There is no room for headers before the payload.
+    #[error("less than {HEADERS_MAX} bytes are free before the payload: write the bytes instead")]
+    Headroom,
     /// The frame is of another region: its bytes must be written instead.
     #[error("the frame belongs to another device: write its bytes instead")]
     Foreign,
@@ -241,6 +244,9 @@ impl Cx<'_> {
         }
         if !frame.is_in(env.pool.region()) {
             return Err(SendError::Foreign);
+        }
+        if frame.headroom() < HEADERS_MAX {
+            return Err(SendError::Headroom);
         }
         if send_queue::room(tcb, env) == 0 {
             tcb.bits.set(Bits::WANTS_ROOM);
@@ -395,3 +401,6 @@ impl Cx<'_> {
         self.stack
     }
 }
+
+/// Ethernet with a VLAN tag, IPv6, the longest TCP header.
+const HEADERS_MAX: usize = 18 + 40 + 60;

@@ -176,7 +176,8 @@ impl Config {
         in_range("recv_buffer_bytes", tcp.recv_buffer_bytes.into(), 4 << 10, 1 << 30)?;
         in_range("send_buffer_bytes", tcp.send_buffer_bytes.into(), 4 << 10, 1 << 30)?;
         in_range("recv_frames_max", tcp.recv_frames_max.into(), 4, u16::MAX.into())?;
-        in_range("send_frames_max", tcp.send_frames_max.into(), 4, u16::MAX.into())?;
+        // Segments may have to be split: the count must have room for that.
+        in_range("send_frames_max", tcp.send_frames_max.into(), 4, 1 << 15)?;
         in_range("ack_delay in ms", tcp.ack_delay.as_millis(), 0, 500)?;
         in_range("rto_min in ms", tcp.rto_min.as_millis(), 1, 60_000)?;
         in_range("rto_max in ms", tcp.rto_max.as_millis(), tcp.rto_min.as_millis(), 600_000)?;

@@ -117,7 +117,7 @@ pub fn split(tcb: &mut Tcb, at: u32, len: u32, env: &mut Env) -> Option<u32> {
     if len >= whole {
         return Some(at);
     }
-    if len == 0 || held.is_sending() {
+    if len == 0 || held.is_sending() || tcb.tx_frames == u16::MAX {
         return None;
     }
     let mut copy = env.pool.alloc()?;

@@ -89,6 +89,16 @@ impl Sender {
         taken
     }
 
+    /// How much was queued in all.
+    pub(crate) fn written(&self) -> u32 {
+        self.written
+    }
+
+    /// How much is acknowledged.
+    pub(crate) fn acked(&self) -> u32 {
+        self.tcb.snd_una.since(self.first)
+    }
+
     /// Queues a frame of so many bytes.
     pub(crate) fn push(&mut self, len: u32) {
         let bytes: Vec<u8> = (self.written..self.written + len).map(Sender::byte).collect();

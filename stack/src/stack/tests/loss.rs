@@ -516,3 +516,29 @@ fn few_frames_slow_a_transfer_but_do_not_stop_it() {
         .succeeds(MINUTES);
     }
 }
+
+/// Sends one frame whose headroom it has used up.
+#[derive(Default)]
+struct Greedy {
+    refused: Option<crate::app::SendError>,
+}
+
+impl App for Greedy {
+    fn on_start(&mut self, cx: &mut Cx<'_>) {
+        cx.connect(SocketAddr::new(SERVER.into(), 80)).unwrap();
+    }
+    fn on_connect(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        let mut frame = cx.alloc().unwrap();
+        frame.prepend(100);
+        self.refused = cx.send(conn, frame).err().map(|refused| refused.reason);
+        cx.close(conn);
+    }
+}
+
+#[test]
+fn a_frame_without_room_for_headers_is_given_back() {
+    let mut world = World::new(Greedy::default(), Echo::default());
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.client.app.refused, Some(crate::app::SendError::Headroom));
+    world.assert_all_is_back();
+}
