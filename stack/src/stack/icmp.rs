@@ -32,7 +32,7 @@ impl Stack {
             return self.env.metrics.dropped(DropReason::IcmpUnrelated);
         };
         let Some(tcb) = self.conns.at(at) else { return };
-        if !quoted.seq.within(tcb.snd_una, tcb.flight().max(1)) {
+        if !quoted.seq.within(tcb.snd_una, tcb.flight()) {
             return self.env.metrics.dropped(DropReason::IcmpUnrelated);
         }
         self.env.metrics.count(Counter::IcmpErrors);

@@ -6,6 +6,7 @@ use core::fmt::Write;
 use super::*;
 use crate::tcp::state::State;
 use crate::wire::ethernet::Ethernet;
+use crate::wire::icmp::{ErrorKind, IcmpError, Quoted};
 use crate::wire::packet;
 use crate::wire::tcp::{Flags, Header, Seq, Timestamps};
 
@@ -1042,4 +1043,54 @@ fn an_old_duplicate_syn_leaves_nothing_open() {
     assert_eq!(peer.send(segment(SYN, IRS)), [answer(SYN_ACK, 0, NXT)]);
     peer.send(segment(ACK, NXT));
     assert_eq!(peer.log(), "Accepted");
+}
+
+/// An ICMP error about the segment that began so far after our ISS.
+fn icmp(peer: &mut Peer, kind: ErrorKind, seq: u32) {
+    let src_port = if peer.header.dst_port == 0 { 80 } else { peer.header.dst_port };
+    let quoted = Quoted { src: SERVER, dst: CLIENT, src_port, dst_port: PORT, seq: peer.iss.add(seq) };
+    peer.host.stack.icmp_error(&IcmpError { kind, quoted });
+    peer.turn();
+}
+
+#[test]
+fn a_hard_icmp_error_ends_an_attempt_and_nothing_else() {
+    let hard = [ErrorKind::ProtocolUnreachable, ErrorKind::PortUnreachable, ErrorKind::Prohibited];
+    let soft = [
+        ErrorKind::NetworkUnreachable,
+        ErrorKind::HostUnreachable,
+        ErrorKind::TimeExceeded,
+        ErrorKind::ParameterProblem,
+    ];
+    for (kinds, log) in [(&hard[..], "Unreachable"), (&soft[..], "")] {
+        for &kind in kinds {
+            for start in [syn_sent, syns_crossed] {
+                let mut peer = start();
+                icmp(&mut peer, kind, 0);
+                assert_eq!((peer.log(), peer.get(Counter::IcmpErrors)), (log, 1), "{kind:?}");
+            }
+            let mut peer = established();
+            peer.call(|cx, conn| cx.write(conn, b"in flight"));
+            icmp(&mut peer, kind, 1);
+            assert_eq!((peer.state(), peer.get(Counter::IcmpErrors)), (State::Established, 1), "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn an_icmp_error_about_what_is_not_in_flight_is_ignored() {
+    let mut peer = Peer::new();
+    let mut syn = segment(SYN, IRS);
+    syn.header.options.mss = Some(1_460);
+    peer.send(syn);
+    peer.send(segment(ACK, NXT));
+    icmp(&mut peer, ErrorKind::PacketTooBig { mtu: 600 }, 1);
+    peer.call(|cx, conn| cx.write(conn, b"in flight"));
+    for seq in [0, 10, 70_000] {
+        icmp(&mut peer, ErrorKind::PacketTooBig { mtu: 600 }, seq);
+    }
+    assert_eq!((peer.drops(DropReason::IcmpUnrelated), peer.get(Counter::PathMtuLowered)), (4, 0));
+    icmp(&mut peer, ErrorKind::PacketTooBig { mtu: 600 }, 9);
+    assert_eq!(peer.get(Counter::PathMtuLowered), 1);
+    assert_eq!(peer.call(|cx, conn| cx.segment_max(conn)).0, 560);
 }
