@@ -6,6 +6,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -14,7 +15,9 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, listen, shutdown, socket_with};
 
+use crate::Scratch;
 use crate::netns::Netns;
+use crate::process::Running;
 
 /// Who sends the first FIN, and with it has the TIME-WAIT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,13 +53,19 @@ pub struct Outcome {
     pub failures: Vec<String>,
     /// How long it all took.
     pub took: Duration,
+    /// How long the slowest connection took.
+    pub slowest: Duration,
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outcome { done, failures, took } = self;
-        let rate = *done as f64 / took.as_secs_f64();
-        write!(f, "{done} connections in {:.2} s ({rate:.0} a second), failures: {failures:?}", took.as_secs_f64())
+        let Outcome { done, failures, took, slowest } = self;
+        let (took, slowest) = (took.as_secs_f64(), slowest.as_millis());
+        let rate = *done as f64 / took;
+        write!(
+            f,
+            "{done} connections in {took:.2} s, {rate:.0} a second, the slowest {slowest} ms; failures: {failures:?}"
+        )
     }
 }
 
@@ -71,7 +80,7 @@ pub fn widen(netns: &Netns) {
 /// Opens and closes connections; returns when all are through.
 pub fn open_and_close(load: &Load) -> Outcome {
     let begun = Instant::now();
-    let (next, done) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (next, done, slowest_us) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let failures = Mutex::new(Vec::new());
     let client = || {
         loop {
@@ -80,7 +89,10 @@ pub fn open_and_close(load: &Load) -> Outcome {
                 return;
             }
             let to = load.to[number as usize % load.to.len()];
-            match one_connection(to, load.first) {
+            let connection = Instant::now();
+            let result = one_connection(to, load.first);
+            slowest_us.fetch_max(connection.elapsed().as_micros() as u64, Relaxed);
+            match result {
                 Ok(()) => _ = done.fetch_add(1, Relaxed),
                 Err(error) => {
                     let mut failures = failures.lock().expect("no client panics");
@@ -97,7 +109,8 @@ pub fn open_and_close(load: &Load) -> Outcome {
         }
     });
     let failures = failures.into_inner().expect("no client panics");
-    Outcome { done: done.into_inner(), failures, took: begun.elapsed() }
+    let slowest = Duration::from_micros(slowest_us.into_inner());
+    Outcome { done: done.into_inner(), failures, took: begun.elapsed(), slowest }
 }
 
 fn one_connection(to: SocketAddr, first: FirstToClose) -> io::Result<()> {
@@ -117,6 +130,18 @@ fn one_connection(to: SocketAddr, first: FirstToClose) -> io::Result<()> {
         0 => Ok(()),
         n => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{n} bytes too many"))),
     }
+}
+
+/// TCP sockets of this namespace that neither listen nor are in TIME-WAIT, as lines of `/proc/net/tcp`.
+pub fn sockets_left() -> Vec<String> {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
+    let both = read("tcp") + &read("tcp6");
+    // The fourth word is the state; TCP_TIME_WAIT is 6 and TCP_LISTEN is 10. The headings have `st` there.
+    let state = |line: &str| line.split_whitespace().nth(3).map(str::to_owned);
+    both.lines()
+        .filter(|line| state(line).is_none_or(|st| !["06", "0A", "st"].contains(&&*st)))
+        .map(Into::into)
+        .collect()
 }
 
 /// What a server does with each connection.
@@ -269,4 +294,37 @@ pub fn begin(to: SocketAddr, count: usize) -> Vec<OwnedFd> {
         }
     };
     (0..count).map(|_| one()).collect()
+}
+
+/// nginx on port 80 of every address.
+#[derive(Debug)]
+pub struct Nginx {
+    _running: Running,
+    _folder: Scratch,
+}
+
+impl Nginx {
+    /// Starts it with this as the content of its one `location`, and returns when it listens.
+    pub fn start(location: &str) -> Nginx {
+        let folder = Scratch::new();
+        let path = folder.path().display();
+        let configuration = format!(
+            "daemon off; master_process off; pid {path}/pid; error_log {path}/errors;\n\
+             events {{ worker_connections 16384; }}\n\
+             http {{ access_log off; client_body_temp_path {path}; proxy_temp_path {path}; fastcgi_temp_path {path};\n\
+             uwsgi_temp_path {path}; scgi_temp_path {path};\n\
+             server {{ listen 80 backlog=65535; listen [::]:80 backlog=65535; location / {{ {location} }} }} }}\n"
+        );
+        let file = folder.path().join("configuration");
+        std::fs::write(&file, configuration).expect("a configuration for nginx");
+        let mut command = Command::new("/usr/sbin/nginx");
+        let running = Running::start(command.arg("-e").arg(folder.path().join("errors")).arg("-c").arg(file));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect("127.0.0.1:80").is_err() {
+            let errors = || std::fs::read_to_string(folder.path().join("errors")).unwrap_or_default();
+            assert!(Instant::now() < deadline, "nginx does not listen: {}", errors());
+            thread::sleep(Duration::from_millis(10));
+        }
+        Nginx { _running: running, _folder: folder }
+    }
 }

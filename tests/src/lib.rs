@@ -4,7 +4,9 @@
 
 pub mod apps;
 pub mod capture;
+pub mod example;
 pub mod kernel;
+pub mod lab;
 pub mod netns;
 pub mod process;
 

@@ -7,8 +7,10 @@ use std::time::Duration;
 use handfast_tests::capture::{self, Capture};
 use handfast_tests::kernel::{self, FirstToClose, Load, Server, Service};
 use handfast_tests::netns::{Netns, veth};
-use handfast_tests::process::{exists, run_for};
-use handfast_tests::{alone, root_or_skip, say, skip};
+use handfast_tests::process::run_for;
+use handfast_tests::say;
+
+use crate::needs;
 
 fn two_kernels() -> (Netns, Netns) {
     let (a, b) = (Netns::new(), Netns::new());
@@ -23,9 +25,7 @@ fn two_kernels() -> (Netns, Netns) {
 
 #[test]
 fn a_namespace_is_left_as_it_was_found() {
-    if !root_or_skip("a_namespace_is_left_as_it_was_found") {
-        return;
-    }
+    needs!(root);
     let here = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
     let (before, netns) = (here(), Netns::new());
     assert_ne!(netns.run(here), before);
@@ -35,10 +35,7 @@ fn a_namespace_is_left_as_it_was_found() {
 
 #[test]
 fn clients_and_servers_of_two_kernels_agree_on_every_connection() {
-    if !root_or_skip("clients_and_servers_of_two_kernels_agree_on_every_connection") {
-        return;
-    }
-    let _alone = alone();
+    needs!(root);
     let (a, b) = two_kernels();
     for (address, service, first) in
         [("10.0.0.2:7", Service::Echo, FirstToClose::Client), ("[fd00::2]:8", Service::EchoOnce, FirstToClose::Server)]
@@ -55,9 +52,7 @@ fn clients_and_servers_of_two_kernels_agree_on_every_connection() {
 
 #[test]
 fn a_deaf_peer_talks_and_hears_nothing() {
-    if !root_or_skip("a_deaf_peer_talks_and_hears_nothing") {
-        return;
-    }
+    needs!(root);
     let (a, b) = two_kernels();
     let _server = b.run(|| Server::start("0.0.0.0:7".parse().unwrap(), Service::Echo, 1));
     a.deafen("left");
@@ -71,13 +66,7 @@ fn a_deaf_peer_talks_and_hears_nothing() {
 
 #[test]
 fn tshark_finds_a_packet_with_a_bad_checksum_and_nothing_else() {
-    const TEST: &str = "tshark_finds_a_packet_with_a_bad_checksum_and_nothing_else";
-    if !root_or_skip(TEST) {
-        return;
-    }
-    if !exists("tshark") || !exists("tcpdump") {
-        return skip(TEST, "needs tshark and tcpdump");
-    }
+    needs!(root, "tshark", "tcpdump", "ping");
     let (a, b) = two_kernels();
     let dir = handfast_tests::Scratch::new();
     let record = |name: &str| {
