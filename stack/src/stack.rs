@@ -163,7 +163,7 @@ impl Stack {
         self.tcp(tx); // 3
         self.expire(tx);
         self.call(app); // 4
-        self.env.metrics.add(Counter::PacketsSent, (tx.len() - sent_before) as u64);
+        self.count_sent(&tx.descs()[sent_before..]);
     }
 
     /// Stage 5. Sends what is owed, as far as `tx` has room. `true` when nothing is left to send, or nothing that could be sent before
@@ -171,8 +171,13 @@ impl Stack {
     pub fn output(&mut self, tx: &mut TxBurst) -> bool {
         let sent_before = tx.len();
         let done = self.send_owed(tx);
-        self.env.metrics.add(Counter::PacketsSent, (tx.len() - sent_before) as u64);
+        self.count_sent(&tx.descs()[sent_before..]);
         done
+    }
+
+    fn count_sent(&mut self, sent: &[Desc]) {
+        self.env.metrics.add(Counter::PacketsSent, sent.len() as u64);
+        self.env.metrics.add(Counter::BytesSent, sent.iter().map(|desc| desc.len() as u64).sum());
     }
 
     /// Tells the application that the core starts.
@@ -195,14 +200,18 @@ impl Stack {
     /// Stage 1. ARP and ICMP end here: they are answered in their own frames.
     fn parse(&mut self, rx: &mut RxBurst, tx: &mut TxBurst) {
         for frame in rx.drain(..) {
-            self.env.metrics.count(Counter::PacketsReceived);
-            self.env.metrics.add(Counter::BytesReceived, frame.len() as u64);
+            let (len, steered) = (frame.len() as u64, self.strays.len());
             let Arrived { net, seg, .. } = &mut self.arrived[self.arrived_len];
             let kind = packet::read(&frame, !self.rx_checksum, net, seg);
             match kind.and_then(|kind| self.ip.admit(&kind, net).map(|()| kind)) {
                 Ok(Kind::Tcp) => self.tcp_arrives(frame),
                 Ok(other) => self.no_tcp_arrives(frame, other, tx),
                 Err(reason) => self.env.metrics.dropped(reason),
+            }
+            // What is handed over is counted where it is at home.
+            if self.strays.len() == steered {
+                self.env.metrics.count(Counter::PacketsReceived);
+                self.env.metrics.add(Counter::BytesReceived, len);
             }
         }
     }
