@@ -96,14 +96,15 @@ fn owe_ack(tcb: &mut Tcb, env: &Env) {
     }
 }
 
-/// Puts a frame that begins at RCV.NXT behind the receive queue. A small one is copied into the last frame when many are
-/// kept already: a frame of one byte pins as much memory as a full one.
+/// Puts a frame that begins at RCV.NXT behind the receive queue. A small one is copied into the last frame once half of the
+/// frames that may be kept are: a frame of one byte pins as much memory as a full one. An application that keeps up, and
+/// a stream of full segments, never come to that.
 fn append(tcb: &mut Tcb, payload: Frame, env: &mut Env) {
     let len = payload.len();
     let seq = tcb.rcv_nxt;
     tcb.rcv_nxt += len as u32;
     tcb.rx_bytes += len as u32;
-    if tcb.rx_frames >= COALESCE_FROM_FRAMES
+    if tcb.rx_frames >= env.config.recv_frames_max / 2
         && let Some((last, _, _)) = env.rx.get_mut(tcb.rx.tail())
         && len <= last.tailroom()
         && len < COALESCE_BELOW_BYTES
@@ -165,7 +166,7 @@ fn out_of_order(tcb: &mut Tcb, mut seq: Seq, mut payload: Frame, env: &mut Env) 
     if payload.is_empty() {
         return Err(Verdict::Drop(DropReason::Duplicate));
     }
-    if cold.ooo_frames >= COALESCE_FROM_FRAMES
+    if cold.ooo_frames >= env.config.recv_frames_max / 2
         && payload.len() < COALESCE_BELOW_BYTES
         && let Some((before, &mut start, _)) = env.rx.get_mut(prev)
         && start.add(before.len() as u32) == seq
@@ -260,7 +261,6 @@ fn worth_telling(tcb: &Tcb, env: &Env) -> u32 {
 
 /// Text out of order leaves one frame in so many free.
 const OUT_OF_ORDER_LEAVES: usize = 8;
-const COALESCE_FROM_FRAMES: u16 = 32;
 const COALESCE_BELOW_BYTES: usize = 512;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use handfast_drivers::frame::{Frame, Held};
 use crate::metrics::Counter;
 use crate::tcp::chain::NIL;
 use crate::tcp::env::{Env, Sent};
-use crate::tcp::tcb::Tcb;
+use crate::tcp::tcb::{Bits, Tcb};
 use crate::tcp::timers;
 use crate::wire::tcp::Seq;
 
@@ -17,11 +17,12 @@ pub fn room(tcb: &Tcb, env: &Env) -> u32 {
     env.config.send_buffer_bytes.saturating_sub(tcb.tx_bytes())
 }
 
-/// Appends a frame's payload. A small one is copied behind the last segment, if that was not sent and has room: a frame and a
-/// header for each would cost more (RFC 9293 §3.7.4).
+/// Appends a frame's payload. With Nagle's algorithm a small one is copied behind the last segment, if that was not sent and has
+/// room: a frame and a header for each would cost more (RFC 9293 §3.7.4). Without it, frames are segments as they come.
 pub fn push(tcb: &mut Tcb, frame: Frame, env: &mut Env) {
     let segment_max = tcb.segment_max() as usize;
     if tcb.tx_unsent != NIL
+        && !tcb.bits.has(Bits::NODELAY)
         && frame.len() < COALESCE_BELOW_BYTES
         && let Some((last, _, _)) = env.tx.get_mut(tcb.tx.tail())
         && last.len() + frame.len() <= segment_max.min(last.len() + last.tailroom())
