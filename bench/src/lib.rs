@@ -1,1 +1,3 @@
-//! Benchmarks of handfast.
+//! What the benchmarks of handfast and `handfast-load` share.
+
+pub mod duo;

@@ -1,0 +1,142 @@
+//! Both ends of an in-memory wire on one thread, in time that the caller chooses: the body of most benchmarks.
+
+use std::net::SocketAddr;
+
+use handfast::app::{App, Closed, ConnId, Cx};
+use handfast::config::Config;
+use handfast::ip::routes::OwnAddress;
+use handfast::stack::{Entropy, Stack};
+use handfast::time::{Duration, Instant};
+use handfast::wire::address::Address;
+use handfast_drivers::burst::{RxBurst, TxBurst};
+use handfast_drivers::driver::Driver;
+use handfast_drivers::wire::{self, WireDriver};
+
+/// One end: a stack on its driver, and an application.
+pub struct End<D, A> {
+    driver: D,
+    /// The stack.
+    pub stack: Stack,
+    /// The application.
+    pub app: A,
+    rx: RxBurst,
+    tx: TxBurst,
+}
+
+impl<D: Driver, A: App> End<D, A> {
+    /// An end with this address.
+    pub fn new(driver: D, config: Config, app: A) -> End<D, A> {
+        let stack = Stack::new(config, driver.pool().clone(), driver.caps(), &Entropy([42; 64]))
+            .expect("the configuration is one of ours");
+        End { driver, stack, app, rx: RxBurst::new(), tx: TxBurst::new() }
+    }
+
+    /// One turn of the core's loop; how many frames came in.
+    pub fn turn(&mut self, now: Instant) -> usize {
+        if self.tx.is_empty() {
+            self.driver.rx_burst(&mut self.rx);
+        }
+        let received = self.rx.len();
+        self.stack.turn(now, &mut self.rx, &mut self.tx, &mut self.app);
+        loop {
+            self.driver.tx_burst(&mut self.tx);
+            if !self.tx.is_empty() || self.stack.output(&mut self.tx) && self.tx.is_empty() {
+                break;
+            }
+        }
+        self.driver.flush();
+        received
+    }
+}
+
+/// A client and a server on one wire.
+pub struct Duo<C, S> {
+    /// The client's end.
+    pub client: End<WireDriver, C>,
+    /// The server's end.
+    pub server: End<WireDriver, S>,
+    now: Instant,
+}
+
+impl<C: App, S: App> Duo<C, S> {
+    /// A client at 10.0.0.1 and a server at 10.0.0.2 that listens on `ports`.
+    pub fn new(wire: wire::Config, config: &Config, ports: &[u16], client: C, server: S) -> Duo<C, S> {
+        let (wire_a, wire_b) = wire::pair(wire);
+        let address = |last| vec![OwnAddress { address: Address::v4([10, 0, 0, last]), prefix_len: 24 }];
+        let mut config_a = config.clone();
+        config_a.ip.addresses = address(1);
+        let mut config_b = config.clone();
+        config_b.ip.addresses = address(2);
+        config_b.listen = ports.to_vec();
+        let mut duo = Duo {
+            client: End::new(wire_a, config_a, client),
+            server: End::new(wire_b, config_b, server),
+            now: Instant::from_micros(1_000_000),
+        };
+        duo.client.stack.start(duo.now, &mut duo.client.app);
+        duo
+    }
+
+    /// Both ends once; then `step` passes.
+    pub fn turn(&mut self, step: Duration) -> usize {
+        let received = self.client.turn(self.now) + self.server.turn(self.now);
+        self.now += step;
+        received
+    }
+}
+
+/// Keeps so many connections going: opens one, closes it when it is open, and begins the next when it is over.
+#[derive(Default)]
+pub struct OpenClose {
+    /// How many at once.
+    pub concurrency: u32,
+    /// Ports of the server, used in turn.
+    pub ports: Vec<u16>,
+    /// How many were begun.
+    pub begun: u64,
+    /// How many to begin at most.
+    pub begin_max: u64,
+    /// How many ended orderly.
+    pub done: u64,
+    /// How many ended otherwise.
+    pub failed: u64,
+}
+
+impl OpenClose {
+    fn begin(&mut self, cx: &mut Cx<'_>) {
+        if self.begun == self.begin_max {
+            return;
+        }
+        let port = self.ports[self.begun as usize % self.ports.len()];
+        match cx.connect(SocketAddr::from(([10, 0, 0, 2], port))) {
+            Ok(_) => self.begun += 1,
+            Err(_) => self.failed += 1,
+        }
+    }
+}
+
+impl App for OpenClose {
+    fn on_start(&mut self, cx: &mut Cx<'_>) {
+        for _ in 0..self.concurrency {
+            self.begin(cx);
+        }
+    }
+
+    fn on_connect(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        cx.close(conn);
+    }
+
+    fn on_close(&mut self, cx: &mut Cx<'_>, _: ConnId, how: Closed) {
+        match how {
+            Closed::Orderly => self.done += 1,
+            _ => self.failed += 1,
+        }
+        self.begin(cx);
+    }
+}
+
+/// Closes when the peer has closed.
+#[derive(Default)]
+pub struct CloseBack;
+
+impl App for CloseBack {}
