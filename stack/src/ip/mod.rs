@@ -29,7 +29,7 @@ use self::icmp::RateLimit;
 use self::neighbours::{Evidence, Neighbours};
 pub use self::neighbours::{NeighbourId, NextHop};
 use self::path_mtu::PathMtus;
-use self::routes::{OwnAddress, Route, Routes};
+use self::routes::{OwnAddress, OwnRange, Route, Routes};
 use crate::metrics::{Counter, DropReason, Metrics};
 use crate::time::Instant;
 use crate::wire::address::{Address, Mac};
@@ -51,6 +51,8 @@ pub struct IpConfig {
     /// Our addresses and their networks. For an IPv6 link-local address, where no kernel shares our Ethernet address, add
     /// [`Mac::link_local`].
     pub addresses: Vec<OwnAddress>,
+    /// More addresses of ours, in those networks.
+    pub ranges: Vec<OwnRange>,
     /// Routes beyond those networks.
     pub routes: Vec<Route>,
     /// Neighbours that need not be asked.
@@ -78,6 +80,7 @@ impl IpConfig {
             vlan: None,
             mtu,
             addresses: Vec::new(),
+            ranges: Vec::new(),
             routes: Vec::new(),
             neighbours: Vec::new(),
             neighbours_max: 4096,
@@ -132,7 +135,7 @@ impl Ip {
         for &(address, mac) in config.neighbours.iter().take(config.neighbours_max) {
             neighbours.add_permanent(address, mac);
         }
-        let routes = Routes::new(config.addresses.clone(), config.routes.clone());
+        let routes = Routes::new(config.addresses.clone(), config.ranges.clone(), config.routes.clone());
         Ip {
             local: Local { mac: config.mac, vlan: config.vlan, mtu: config.mtu, routes },
             neighbours,

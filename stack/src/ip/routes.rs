@@ -43,31 +43,71 @@ impl OwnAddress {
     }
 }
 
+/// Addresses of ours one after the other, in networks that [`OwnAddress`]es or routes name: for more connections to one
+/// destination than one address has ports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OwnRange {
+    /// The first.
+    pub first: Address,
+    /// How many; they differ in their last 32 bits.
+    pub count: u32,
+}
+
+impl OwnRange {
+    /// The address at `index`, which counts round the range.
+    pub fn nth(&self, index: u32) -> Address {
+        let mut octets = *self.first.octets();
+        let [.., a, b, c, d] = octets;
+        let last = u32::from_be_bytes([a, b, c, d]).wrapping_add(index % self.count.max(1));
+        octets[12..].copy_from_slice(&last.to_be_bytes());
+        Address::v6(octets)
+    }
+
+    /// Whether `address` is one of them.
+    #[inline]
+    pub fn contains(&self, address: Address) -> bool {
+        let ((high, low), (first_high, first_low)) = (address.words(), self.first.words());
+        let (low, first_low) = (u64::from_be(low), u64::from_be(first_low));
+        high == first_high && low >> 32 == first_low >> 32 && (low as u32).wrapping_sub(first_low as u32) < self.count
+    }
+
+    /// Whether `group` is that of the solicited nodes of one of them.
+    fn solicits(&self, group: Address) -> bool {
+        let [.., a, b, c] = *group.octets();
+        let [.., x, y, z] = *self.first.octets();
+        let distance = u32::from_be_bytes([0, a, b, c]).wrapping_sub(u32::from_be_bytes([0, x, y, z])) & 0xff_ffff;
+        !self.first.is_v4() && distance < self.count && self.nth(distance).solicited_node() == group
+    }
+}
+
 /// The addresses and routes of one interface. Few: they are searched from end to end.
 #[derive(Clone, Debug)]
 pub struct Routes {
     own: Vec<OwnAddress>,
+    ranges: Vec<OwnRange>,
     /// Longest prefix first.
     routes: Vec<Route>,
 }
 
 impl Routes {
-    /// `own` addresses with their networks, and `routes` to others.
-    pub fn new(own: Vec<OwnAddress>, mut routes: Vec<Route>) -> Routes {
+    /// `own` addresses with their networks, `ranges` of more, and `routes` to others.
+    pub fn new(own: Vec<OwnAddress>, ranges: Vec<OwnRange>, mut routes: Vec<Route>) -> Routes {
         routes.extend(own.iter().map(|o| Route { network: o.address, prefix_len: o.prefix_len, gateway: None }));
         routes.sort_by_key(|route| core::cmp::Reverse(route.prefix_len));
-        Routes { own, routes }
+        Routes { own, ranges, routes }
     }
 
     /// Whether `address` is one of ours.
     #[inline]
     pub fn is_ours(&self, address: Address) -> bool {
-        self.own.iter().any(|own| own.address == address)
+        self.own.iter().any(|own| own.address == address) || self.ranges.iter().any(|range| range.contains(address))
     }
 
     /// Whether `group` is one that we listen to: all nodes, or the solicited nodes of an address of ours (RFC 4291 §2.8).
     pub fn is_our_group(&self, group: Address) -> bool {
-        group == ALL_NODES || self.own.iter().any(|o| !o.address.is_v4() && o.address.solicited_node() == group)
+        group == ALL_NODES
+            || self.own.iter().any(|o| !o.address.is_v4() && o.address.solicited_node() == group)
+            || self.ranges.iter().any(|range| range.solicits(group))
     }
 
     /// Our addresses.
