@@ -1,13 +1,15 @@
-//! Handfast and the kernel on one interface.
+//! Handfast and the kernel on one interface, and what stays behind when handfast is killed.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use handfast_tests::apps::{Echo, Tally};
 use handfast_tests::kernel::{self, FirstToClose, Load, Server, Service};
 use handfast_tests::lab::{Device, Family, Lab, Setting, nothing_left, service};
-use handfast_tests::say;
+use handfast_tests::process::succeed;
+use handfast_tests::{example, say};
 
 use crate::needs;
 
@@ -30,4 +32,19 @@ fn tcp_of_the_kernel_goes_on_beside_ours_on_the_same_interface() {
     assert_eq!((outcome.done, outcome.failures), (4_000, vec![]));
     nothing_left(running, Duration::from_secs(10));
     tally.assert_all_orderly(2_000);
+}
+
+#[test]
+fn nothing_stays_attached_after_a_kill_and_the_next_start_works_at_once() {
+    needs!(root);
+    let lab = Lab::new(Device::AfXdp, 2);
+    let attached = || succeed(Command::new("ip").args(["-details", "link", "show", lab.interface()])).contains("xdp");
+    let service = SocketAddr::new(Family::V4.ours(), 9);
+    for _ in 0..3 {
+        let cores = ["--cores", "0,1"];
+        let mut sink = example::start(&lab, example::on(&lab, "sink").args(cores), service);
+        assert!(lab.ours.run(attached));
+        sink.kill();
+        assert!(!lab.ours.run(attached), "its program is still attached");
+    }
 }

@@ -1,11 +1,15 @@
 //! Handfast against Linux: kernels, curl and nginx at the other end of a wire. All of it needs root.
 
 mod beside;
+mod errors;
 mod half_close;
 mod many;
 mod peers;
+mod proxy;
 mod queues;
+mod transfer;
 mod vanish;
+mod wire;
 
 /// Leaves a test that cannot run here; says which and why.
 macro_rules! needs {
