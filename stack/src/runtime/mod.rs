@@ -48,7 +48,7 @@ use crate::wire::address::Address;
 
 /// A stack to be run: how it is set up, on which device, on which cores.
 ///
-/// See the [crate](crate)'s page for an example.
+/// See [the crate's page](crate) for an example.
 #[derive(Debug)]
 #[must_use = "nothing runs before `run` or `spawn`"]
 pub struct Runtime<P> {
