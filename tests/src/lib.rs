@@ -40,7 +40,7 @@ pub fn alone() -> MutexGuard<'static, ()> {
     MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The full numbers were asked for, by `HANDFAST_FULL=1`: they take minutes.
+/// The full numbers of bytes were asked for, by `HANDFAST_FULL=1`: they take minutes.
 pub fn full() -> bool {
     std::env::var_os("HANDFAST_FULL").is_some_and(|value| value == "1")
 }
