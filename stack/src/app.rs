@@ -178,6 +178,16 @@ impl Cx<'_> {
         self.stack.listen(Some(local), port)
     }
 
+    /// Accepts no more connections to `port` of every address; those that are open stay. Whether it was listened on.
+    pub fn unlisten(&mut self, port: u16) -> bool {
+        self.stack.unlisten(None, port)
+    }
+
+    /// Accepts no more connections to `port` of one address; those that are open stay. Whether it was listened on.
+    pub fn unlisten_on(&mut self, local: IpAddr, port: u16) -> bool {
+        self.stack.unlisten(Some(local), port)
+    }
+
     /// The oldest frame of received data; `None` if there is none now.
     pub fn recv(&mut self, conn: ConnId) -> Option<Frame> {
         let (tcb, env) = self.stack.conn_mut(conn)?;

@@ -186,14 +186,11 @@ impl Stack {
         app.on_start(&mut Cx { stack: self });
     }
 
-    /// Begins to end: listeners close, the application is told, nothing new is opened.
+    /// Begins to end: the application is told, nothing new is opened. What is half-open may still complete, since the peer
+    /// may believe it open already, but no SYN-ACK is sent again.
     pub fn shut_down<A: App>(&mut self, now: Instant, app: &mut A) {
         self.env.at(now);
         self.shutting_down = true;
-        let open: Vec<_> = self.listeners.iter().map(|(id, _)| id).collect();
-        for id in open {
-            self.listeners.remove(id);
-        }
         app.on_shutdown(&mut Cx { stack: self });
     }
 

@@ -12,6 +12,13 @@ pub struct ListenerId {
     generation: u32,
 }
 
+impl ListenerId {
+    /// Its place in the table: what a half-open connection remembers of it. There are at most 65,536.
+    pub const fn place(self) -> u16 {
+        self.index as u16
+    }
+}
+
 /// A port that accepts connections.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listener {
@@ -49,6 +56,7 @@ pub struct Listeners {
 impl Listeners {
     /// Room for up to `capacity` listeners.
     pub fn with_capacity(capacity: u32) -> Listeners {
+        assert!(capacity <= 1 << 16, "a half-open connection remembers its listener in 16 bits");
         Listeners { slab: Slab::with_capacity(capacity), ends: Vec::with_capacity(capacity as usize) }
     }
 
@@ -86,6 +94,20 @@ impl Listeners {
     #[inline]
     pub fn get_mut(&mut self, id: ListenerId) -> Option<&mut Listener> {
         self.slab.get_checked_mut(id.index, id.generation)
+    }
+
+    /// The listener at a place, to count on, if it is the one for this address and port.
+    #[inline]
+    pub fn at_mut(&mut self, place: u16, local: Address, port: u16) -> Option<&mut Listener> {
+        self.slab.get_mut(place.into()).filter(|listener| {
+            listener.port == port
+                && match Scope::of(listener.address) {
+                    Scope::All => true,
+                    Scope::V4 => local.is_v4(),
+                    Scope::V6 => !local.is_v4(),
+                    Scope::One(address) => address == local,
+                }
+        })
     }
 
     /// Closes a listener. What it has accepted stays open.

@@ -17,8 +17,8 @@ pub struct SynRcvd {
     pub ts_recent: u32,
     /// The largest segment that the peer takes, in bytes (RFC 9293 §3.7.1).
     pub peer_mss: u16,
-    /// The window of the SYN, which is never scaled (RFC 7323 §2.2).
-    pub peer_window: u16,
+    /// The place of its listener in the table, [`ListenerId::place`](super::listeners::ListenerId::place).
+    pub listener: u16,
     /// Options that the SYN offered.
     pub offered: Offered,
     /// How often the SYN-ACK was sent again. Kept by the table; start with 0.

@@ -130,26 +130,29 @@ impl Stack {
         hash: u64,
         tx: &mut TxBurst,
     ) {
+        let Some(tag) = self.listener(&record).map(|listener| listener.tag) else {
+            // Nobody listens any more: what was begun is refused.
+            self.env.metrics.dropped(DropReason::NoConnection);
+            self.forget_half_open(at, hash);
+            return self.refuse(net, seg, Some(frame), tx);
+        };
         let mss = self.local_mss(&record.key);
         let ts_offset = self.isn.timestamp_offset(hash);
         let env = &mut self.env;
-        let made = self.conns.insert_with(|_| open::passive(&record, mss, ts_offset, seg, env));
+        let made = self.conns.insert_with(|_| open::passive(&record, tag, mss, ts_offset, seg, env));
         let Some(conn) = made else {
             // The half-open record stays: the peer's next segment, or our SYN-ACK again, tries once more.
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         };
         self.half_open.remove(at);
-        let tag = self.half_open_fewer(&record.key);
-        if let Some(tcb) = self.conns.at_mut(conn.index()) {
-            tcb.tag = tag;
-        }
+        self.half_open_fewer(&record);
         self.flows.replace(hash, Owner::SynRcvd(at), Owner::Conn(conn.index()));
         self.conn_arrives(conn.index(), net, seg, frame, tx);
     }
 
     pub(super) fn forget_half_open(&mut self, at: u32, hash: u64) {
         if let Some(record) = self.half_open.remove(at) {
-            self.half_open_fewer(&record.key);
+            self.half_open_fewer(&record);
             self.flows.remove(hash, Owner::SynRcvd(at));
         }
     }
@@ -236,7 +239,7 @@ impl Stack {
             irs: seg.seq,
             ts_recent: seg.timestamps.map_or(0, |timestamps| timestamps.value),
             peer_mss: open::peer_mss(seg, key.remote.is_v4()),
-            peer_window: seg.window,
+            listener: listener.place(),
             offered: self.offered(seg),
             retries: 0,
             due: 0,
@@ -263,6 +266,7 @@ impl Stack {
         let table_full = self.half_open.len() >= self.half_open.capacity();
         match listener.and_then(|id| self.listeners.get(id)) {
             None => Err(DropReason::NoConnection),
+            Some(_) if self.shutting_down => Err(DropReason::ListenRefused),
             Some(listener) if table_full || listener.half_open >= listener.half_open_max => {
                 Err(DropReason::BacklogFull)
             }
@@ -270,18 +274,18 @@ impl Stack {
         }
     }
 
-    /// Who listens for this flow.
-    fn listener(&mut self, key: &FlowKey) -> Option<&mut Listener> {
-        let id = self.listeners.find(key.local, key.local_port)?;
-        self.listeners.get_mut(id)
+    /// The listener of a half-open connection, if it is still there.
+    #[inline]
+    fn listener(&mut self, record: &SynRcvd) -> Option<&mut Listener> {
+        self.listeners.at_mut(record.listener, record.key.local, record.key.local_port)
     }
 
-    /// One half-open connection fewer at its listener, whose tag this gives.
-    fn half_open_fewer(&mut self, key: &FlowKey) -> u32 {
-        let Some(listener) = self.listener(key) else { return 0 };
-        // A listener that was closed and opened again does not know those before it.
-        listener.half_open = listener.half_open.saturating_sub(1);
-        listener.tag
+    /// One half-open connection fewer at its listener.
+    fn half_open_fewer(&mut self, record: &SynRcvd) {
+        if let Some(listener) = self.listener(record) {
+            // A listener that was closed and opened again does not know those before it.
+            listener.half_open = listener.half_open.saturating_sub(1);
+        }
     }
 
     /// The options of a SYN that we agree to.

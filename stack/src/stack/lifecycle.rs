@@ -35,6 +35,12 @@ impl Stack {
         })
     }
 
+    pub(crate) fn unlisten(&mut self, local: Option<IpAddr>, port: u16) -> bool {
+        let local = local.map(Address::from);
+        let found = self.listeners.iter().find(|(_, l)| l.address == local && l.port == port).map(|(id, _)| id);
+        found.and_then(|id| self.listeners.remove(id)).is_some()
+    }
+
     pub(crate) fn connect(&mut self, local: Option<IpAddr>, remote: SocketAddr) -> Result<ConnId, ConnectError> {
         if self.shutting_down {
             return Err(ConnectError::ShuttingDown);
@@ -186,7 +192,7 @@ impl Stack {
             && let Some(at) = self.half_open.due(self.env.now_ms)
         {
             let Some(&record) = self.half_open.get(at) else { return };
-            if record.retries >= self.env.config.syn_ack_retries {
+            if record.retries >= self.env.config.syn_ack_retries || self.shutting_down {
                 self.env.metrics.count(Counter::SynRcvdExpired);
                 self.forget_half_open(at, self.hasher.hash(&record.key));
                 continue;

@@ -112,8 +112,9 @@ fn on_established(tcb: &mut Tcb, env: &mut Env) {
 }
 
 /// A half-open record becomes a connection: `seg` is the ACK that completed it, whose text and FIN are still to be taken.
-pub fn passive(record: &SynRcvd, mss: u16, ts_offset: u32, seg: &Segment, env: &mut Env) -> Tcb {
+pub fn passive(record: &SynRcvd, tag: u32, mss: u16, ts_offset: u32, seg: &Segment, env: &mut Env) -> Tcb {
     let mut tcb = Tcb::new(record.key, record.iss, record.peer_mss.min(mss));
+    tcb.tag = tag;
     tcb.irs = record.irs;
     tcb.rcv_nxt = record.irs.add(1);
     tcb.rcv_adv = tcb.rcv_nxt.add(syn_window(&env.config));

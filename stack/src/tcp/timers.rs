@@ -206,8 +206,10 @@ fn retransmission(tcb: &mut Tcb, env: &mut Env) -> Expired {
         } else {
             sack::mark_head_lost_again(tcb, env);
         }
-        // RFC 9293 §3.8.6.1, MUST-37: as long as probes are answered the connection stays.
-        let answered = tcb.heard_at_ms.wrapping_sub(tcb.stalled_at_ms) as i32 > 0
+        // RFC 9293 §3.8.6.1, MUST-37: as long as probes are answered the connection stays; but not for ever when the
+        // application has closed it and nobody is left to decide (RFC 6429 §3).
+        let answered = !tcb.bits.has(Bits::APP_CLOSED)
+            && tcb.heard_at_ms.wrapping_sub(tcb.stalled_at_ms) as i32 > 0
             && env.now_ms.wrapping_sub(tcb.heard_at_ms) <= env.config.give_up.as_millis() as u32;
         return if give_up && !answered { Expired::TimedOut } else { Expired::Alive };
     }

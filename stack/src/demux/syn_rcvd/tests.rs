@@ -17,7 +17,7 @@ fn record(n: u16) -> SynRcvd {
         irs: Seq(2),
         ts_recent: 3,
         peer_mss: 1460,
-        peer_window: 65_535,
+        listener: 3,
         offered: Offered::new(Some(7), true, false),
         retries: 0,
         due: 0,

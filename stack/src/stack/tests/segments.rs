@@ -1095,3 +1095,35 @@ fn an_icmp_error_about_what_is_not_in_flight_is_ignored() {
     assert_eq!(peer.get(Counter::PathMtuLowered), 1);
     assert_eq!(peer.call(|cx, conn| cx.segment_max(conn)).0, 560);
 }
+
+#[test]
+fn what_is_half_open_goes_with_its_listener() {
+    let mut peer = half_open();
+    assert!(Cx { stack: &mut peer.host.stack }.unlisten(80));
+    assert_eq!(peer.send(segment(ACK, NXT)), [answer(RST, 1, 0)]);
+    assert_eq!((peer.host.stack.half_open(), peer.log()), (0, ""));
+    peer.assert_all_is_back();
+}
+
+#[test]
+fn at_the_end_nothing_begins_and_what_the_peer_believes_open_is() {
+    let mut peer = half_open();
+    peer.host.stack.shut_down(peer.now, &mut peer.host.app);
+    peer.put(segment(SYN, IRS).port(1_000));
+    assert_eq!(peer.send(segment(ACK, NXT)), []);
+    assert_eq!((peer.state(), peer.drops(DropReason::ListenRefused)), (State::Established, 1));
+    let mut peer = half_open();
+    peer.host.stack.shut_down(peer.now, &mut peer.host.app);
+    assert_eq!(peer.wait(Duration::from_millis(1_500)), []);
+    assert_eq!(peer.host.stack.half_open(), 0);
+}
+
+#[test]
+fn a_listener_of_one_address_does_not_take_over_what_another_began() {
+    let mut peer = half_open();
+    let local = peer.host.stack.ip.addresses()[0].address.into();
+    Cx { stack: &mut peer.host.stack }.listen_on(local, 80).unwrap();
+    peer.send(segment(ACK, NXT));
+    let half_open: Vec<u32> = peer.host.stack.listeners.iter().map(|(_, listener)| listener.half_open).collect();
+    assert_eq!(half_open, [0, 0]);
+}

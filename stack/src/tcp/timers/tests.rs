@@ -198,3 +198,16 @@ fn the_earliest_deadline_counts_across_the_wrap_of_the_clock() {
     assert_eq!(next_deadline(&t.tcb), Some(u32::MAX - 5));
     assert!(passed(u32::MAX, 3) && !passed(3, u32::MAX) && passed(7, 7));
 }
+
+#[test]
+fn a_closed_connection_does_not_probe_a_closed_window_for_ever() {
+    let mut t = closed_window();
+    t.tcb.bits.set(Bits::APP_CLOSED);
+    let mut probes = 0;
+    while t.expires().1 == Expired::Alive {
+        t.output();
+        t.ack(MSS);
+        probes += 1;
+        assert!(probes < 100);
+    }
+}
