@@ -21,6 +21,8 @@ pub struct End<D, A> {
     pub app: A,
     rx: RxBurst,
     tx: TxBurst,
+    /// What answers arriving segments while `tx` waits for the device.
+    answers: TxBurst,
 }
 
 impl<D: Driver, A: App> End<D, A> {
@@ -28,24 +30,37 @@ impl<D: Driver, A: App> End<D, A> {
     pub fn new(driver: D, config: Config, app: A) -> End<D, A> {
         let stack = Stack::new(config, driver.pool().clone(), driver.caps(), &Entropy([42; 64]))
             .expect("the configuration is one of ours");
-        End { driver, stack, app, rx: RxBurst::new(), tx: TxBurst::new() }
+        End { driver, stack, app, rx: RxBurst::new(), tx: TxBurst::new(), answers: TxBurst::new() }
     }
 
-    /// One turn of the core's loop; how many frames came in.
+    /// One turn of the core's loop, as the runtime's worker does it; how many frames moved.
     pub fn turn(&mut self, now: Instant) -> usize {
-        if self.tx.is_empty() {
-            self.driver.rx_burst(&mut self.rx);
+        self.driver.rx_burst(&mut self.rx);
+        let mut moved = self.rx.len();
+        // While the device takes nothing only answers are sent: if both ends waited for each other, they would wait for ever.
+        match self.tx.is_empty() && self.answers.is_empty() {
+            true => self.stack.turn(now, &mut self.rx, &mut self.tx, &mut self.app),
+            false => self.stack.take_in(now, &mut self.rx, &mut self.answers, &mut self.app),
         }
-        let received = self.rx.len();
-        self.stack.turn(now, &mut self.rx, &mut self.tx, &mut self.app);
+        let mut owed = true;
         loop {
+            let waiting = self.tx.len() + self.answers.len();
             self.driver.tx_burst(&mut self.tx);
-            if !self.tx.is_empty() || self.stack.output(&mut self.tx) && self.tx.is_empty() {
+            if self.tx.is_empty() {
+                self.driver.tx_burst(&mut self.answers);
+            }
+            let left = self.tx.len() + self.answers.len();
+            moved += waiting - left;
+            if !owed || left > 0 {
+                break;
+            }
+            owed = !self.stack.output(&mut self.tx);
+            if self.tx.is_empty() {
                 break;
             }
         }
         self.driver.flush();
-        received
+        moved
     }
 }
 
@@ -55,34 +70,44 @@ pub struct Duo<C, S> {
     pub client: End<WireDriver, C>,
     /// The server's end.
     pub server: End<WireDriver, S>,
-    now: Instant,
+    /// The time of both.
+    pub now: Instant,
 }
 
 impl<C: App, S: App> Duo<C, S> {
     /// A client at 10.0.0.1 and a server at 10.0.0.2 that listens on `ports`.
     pub fn new(wire: wire::Config, config: &Config, ports: &[u16], client: C, server: S) -> Duo<C, S> {
         let (wire_a, wire_b) = wire::pair(wire);
-        let address = |last| vec![OwnAddress { address: Address::v4([10, 0, 0, last]), prefix_len: 24 }];
         let mut config_a = config.clone();
-        config_a.ip.addresses = address(1);
+        config_a.ip.addresses = vec![own_address(1)];
         let mut config_b = config.clone();
-        config_b.ip.addresses = address(2);
+        config_b.ip.addresses = vec![own_address(2)];
         config_b.listen = ports.to_vec();
         let mut duo = Duo {
             client: End::new(wire_a, config_a, client),
             server: End::new(wire_b, config_b, server),
             now: Instant::from_micros(1_000_000),
         };
-        duo.client.stack.start(duo.now, &mut duo.client.app);
+        duo.start();
         duo
     }
 
-    /// Both ends once; then `step` passes.
-    pub fn turn(&mut self, step: Duration) -> usize {
-        let received = self.client.turn(self.now) + self.server.turn(self.now);
-        self.now += step;
-        received
+    /// Tells the client's application that it starts, once more: it may have got something new to do.
+    pub fn start(&mut self) {
+        self.client.stack.start(self.now, &mut self.client.app);
     }
+
+    /// Both ends once; then `step` passes. How many frames moved.
+    pub fn turn(&mut self, step: Duration) -> usize {
+        let moved = self.client.turn(self.now) + self.server.turn(self.now);
+        self.now += step;
+        moved
+    }
+}
+
+/// Host `last` of the wire's network.
+pub fn own_address(last: u8) -> OwnAddress {
+    OwnAddress { address: Address::v4([10, 0, 0, last]), prefix_len: 24 }
 }
 
 /// Keeps so many connections going: opens one, closes it when it is open, and begins the next when it is over.

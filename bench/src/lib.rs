@@ -1,3 +1,4 @@
 //! What the benchmarks of handfast and `handfast-load` share.
 
+pub mod bodies;
 pub mod duo;
