@@ -141,6 +141,8 @@ counted! {
         Retransmissions => "retransmissions",
         /// Retransmission timeouts (RFC 6298).
         RetransmissionTimeouts => "retransmission_timeouts",
+        /// Tail loss probes sent (RFC 8985 §7).
+        TailProbes => "tail_probes",
         /// Fast recoveries entered (RFC 6582, RFC 6675).
         FastRecoveries => "fast_recoveries",
         /// Zero-window probes sent.

@@ -50,7 +50,8 @@ fn new_data_acked(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
     tcb.snd_una = seg.ack;
     measure(tcb, seg, sample, env);
     tcb.bits.clear(Bits::STALLED);
-    tcb.persist_backoff = 0;
+    (tcb.persist_backoff, tcb.tail_probed) = (0, false);
+    timers::disarm_rtx(tcb);
     let learnt = seg.sack.len > 0 && tcb.bits.has(Bits::SACK) && sack::update(tcb, &seg.sack, env);
     if tcb.congestion.phase == Phase::Open {
         tcb.congestion.dup_acks = 0;
@@ -65,7 +66,10 @@ fn new_data_acked(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
     } else {
         recovering(tcb, acked, env);
     }
-    timers::rearm_rtx(tcb, env);
+    if tcb.flight() > 0 {
+        timers::arm_rtx(tcb, env); // unless it is armed for what was overtaken
+        timers::arm_tail_probe(tcb, env);
+    }
     if tcb.bits.has(Bits::WANTS_ROOM) && send_queue::room(tcb, env) >= env.config.send_buffer_bytes / 4 {
         tcb.bits.clear(Bits::WANTS_ROOM);
         tcb.events.add(Events::WRITABLE);
@@ -77,7 +81,7 @@ fn new_data_acked(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
 #[inline]
 fn measure(tcb: &mut Tcb, seg: &Segment, sample: Option<Sent>, env: &Env) {
     if let Some(sent) = sample {
-        tcb.rtt.measured(env.now_us32().wrapping_sub(sent.at_us));
+        tcb.rtt.measured(sent.ago_us(env.now_us32()));
         tcb.rtt.backoff = 0;
     } else if tcb.rtt.backoff > 0 {
         measure_by_timestamp(tcb, seg, env);
@@ -121,7 +125,7 @@ fn recovering(tcb: &mut Tcb, acked: u32, env: &mut Env) {
             let segments = (acked / segment_max).min(255) as u8;
             tcb.congestion.dup_acks = tcb.congestion.dup_acks.saturating_sub(segments);
             sack::mark_head_lost(tcb, env);
-            sack::mark_lost(tcb, env);
+            mark_lost(tcb, env);
             if !tcb.bits.has(Bits::SACK) {
                 tcb.bits.set(Bits::RTX_NOW);
             }
@@ -129,7 +133,7 @@ fn recovering(tcb: &mut Tcb, acked: u32, env: &mut Env) {
         Phase::Loss => {
             // RFC 3465 §2.3: after a timeout one segment an acknowledgment.
             tcb.congestion.acked(acked.min(segment_max), segment_max);
-            sack::mark_lost(tcb, env);
+            mark_lost(tcb, env);
             if tcb.tx.is_empty() && tcb.fin_sent() {
                 tcb.bits.set(Bits::FIN_AGAIN); // all that is left of what was lost
             }
@@ -160,10 +164,20 @@ fn same_ack_again(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
     }
 }
 
-/// Fast retransmit (RFC 5681 §3.2, RFC 6675 §5).
+/// Takes for lost what is, by the count of what arrived after it or by time. Whether anything is lost now; what may yet arrive
+/// is looked at again when it has had its time.
+fn mark_lost(tcb: &mut Tcb, env: &mut Env) -> bool {
+    sack::mark_lost(tcb, env);
+    if let Some(wait_us) = sack::mark_overtaken_lost(tcb, env) {
+        timers::arm_reordering(tcb, wait_us, env);
+    }
+    tcb.lost_bytes() > 0
+}
+
+/// Fast retransmit (RFC 5681 §3.2, RFC 6675 §5, RFC 8985 §6.2).
 #[cold]
-fn find_loss(tcb: &mut Tcb, env: &mut Env) {
-    let lost = sack::mark_lost(tcb, env);
+pub(super) fn find_loss(tcb: &mut Tcb, env: &mut Env) {
+    let lost = mark_lost(tcb, env);
     if tcb.congestion.phase != Phase::Open {
         return;
     }

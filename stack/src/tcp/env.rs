@@ -33,7 +33,7 @@ pub struct Env {
 /// What is noted about a frame in a send queue.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Sent {
-    /// When it was sent last, in wrapped microseconds.
+    /// When it was sent last, in wrapped microseconds: a [stamp](crate::tcp::tcb::Tcb::stamp_us), so that later output is later.
     pub at_us: u32,
     /// How often it was sent; stays at 255.
     pub times: u8,
@@ -43,6 +43,15 @@ pub struct Sent {
     pub lost: bool,
     /// Sent again in this recovery.
     pub resent: bool,
+}
+
+impl Sent {
+    /// How long ago it was sent, in microseconds.
+    #[inline]
+    pub fn ago_us(&self, now_us: u32) -> u32 {
+        // A stamp may be a little ahead of the clock.
+        (now_us.wrapping_sub(self.at_us) as i32).max(0) as u32
+    }
 }
 
 /// So many a second.

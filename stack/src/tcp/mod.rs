@@ -9,6 +9,7 @@
 //! | §3.7, §3.8.6.2 segments to send, Nagle, silly windows | [`output`] |
 //! | §3.8.1 retransmission, RFC 6298 | [`rtt`], [`timers`] |
 //! | §3.8.2 congestion, RFC 5681, RFC 6582, RFC 6675 | [`congestion`], [`ack`], [`sack`] |
+//! | RFC 8985 loss by time, tail loss probes | [`sack`], [`timers`] |
 //! | §3.8.6 window, reassembly, delayed acknowledgment | [`recv`] |
 //! | §3.10.7 SEGMENT ARRIVES, RFC 5961, RFC 7323 §5 | [`input`], [`ack`] |
 

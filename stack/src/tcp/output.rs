@@ -104,6 +104,8 @@ fn acknowledgment_if_synchronised(tcb: &mut Tcb, env: &mut Env, path: &Path, tx:
 
 /// Data and FIN: what is lost first, then what is new.
 fn segments(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
+    let ahead = tcb.stamp_us.wrapping_sub(env.now_us32()) < 1 << 20;
+    tcb.stamp_us = if ahead { tcb.stamp_us.wrapping_add(1) } else { env.now_us32() };
     if tcb.lost_bytes() > 0 {
         let progress = retransmit(tcb, env, path, tx);
         if progress != Progress::Done {
@@ -111,6 +113,7 @@ fn segments(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Prog
         }
     }
     tcb.bits.clear(Bits::CWND_LIMITED);
+    let unsent = tcb.tx_unsent;
     while tcb.tx_unsent != NIL {
         match next_segment(tcb, env) {
             Next::Send(at) => match send_segment(tcb, at, env, path, tx) {
@@ -125,6 +128,9 @@ fn segments(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Prog
                 break;
             }
         }
+    }
+    if tcb.tx_unsent != unsent {
+        timers::arm_tail_probe(tcb, env);
     }
     let fin_due = tcb.bits.has(Bits::FIN_QUEUED) && tcb.tx_unsent == NIL && !tcb.fin_sent();
     if fin_due || tcb.bits.has(Bits::FIN_AGAIN) {
@@ -263,7 +269,6 @@ fn send_segment(tcb: &mut Tcb, at: u32, env: &mut Env, path: &Path, tx: &mut TxB
     let header = header(tcb, env, seq, flags, SackBlocks::EMPTY);
     let v6 = !tcb.key.local.is_v4();
     let header_len = packet::headers_len(path.link.vlan.is_some(), v6, &header);
-    let now_us = env.now_us32();
     let Some((held, _, sent)) = env.tx.get_mut(at) else { return Sending::DeviceHasIt };
     let Some((room, payload)) = held.header_mut(header_len) else { return Sending::DeviceHasIt };
     let len = payload.len();
@@ -275,7 +280,7 @@ fn send_segment(tcb: &mut Tcb, at: u32, env: &mut Env, path: &Path, tx: &mut TxB
         (sent.lost, sent.resent) = (false, true);
         tcb.cold_mut().lost_bytes -= len as u32;
     }
-    (sent.at_us, sent.times) = (now_us, sent.times.saturating_add(1));
+    (sent.at_us, sent.times) = (tcb.stamp_us, sent.times.saturating_add(1));
     tcb.sent_at_ms = env.now_ms;
     let end = seq.add(len as u32 + u32::from(flags.fin()));
     if at == tcb.tx_unsent {

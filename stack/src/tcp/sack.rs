@@ -4,7 +4,7 @@
 use alloc::boxed::Box;
 
 use crate::tcp::chain::Chain;
-use crate::tcp::env::Env;
+use crate::tcp::env::{Env, Sent};
 use crate::tcp::tcb::Tcb;
 use crate::wire::tcp::{SackBlocks, Seq};
 
@@ -28,6 +28,38 @@ pub struct Cold {
     pub sacked_frames: u16,
     /// Bytes taken for lost and not yet sent again.
     pub lost_bytes: u32,
+    /// Of what arrived at the peer, that which was sent last: RACK.segment (RFC 8985 §5.2).
+    pub newest: Option<Delivered>,
+}
+
+/// When a segment that arrived was sent, where it ended, and how long its acknowledgment took.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivered {
+    at_us: u32,
+    end: Seq,
+    rtt_us: u32,
+}
+
+impl Delivered {
+    /// A segment that ends at `end` and was sent as `sent` says has arrived (RFC 8985 §6.2, step 2). `None` if it may have
+    /// been its first transmission: what comes back sooner than the path allows answers an earlier one.
+    pub fn new(sent: &Sent, end: Seq, now_us: u32, srtt_us: u32) -> Option<Delivered> {
+        let rtt_us = sent.ago_us(now_us);
+        (sent.times == 1 || rtt_us >= srtt_us / 2).then_some(Delivered { at_us: sent.at_us, end, rtt_us })
+    }
+
+    /// It was sent after a segment that was sent at `at_us` and ends at `end`.
+    fn is_after(&self, at_us: u32, end: Seq) -> bool {
+        self.at_us.wrapping_sub(at_us) as i32 > 0 || self.at_us == at_us && self.end.after(end)
+    }
+
+    /// The one of the two that was sent last.
+    pub fn newest(this: Option<Delivered>, other: Option<Delivered>) -> Option<Delivered> {
+        match (this, other) {
+            (Some(this), Some(other)) if !other.is_after(this.at_us, this.end) => Some(this),
+            (this, other) => other.or(this),
+        }
+    }
 }
 
 impl Tcb {
@@ -42,6 +74,7 @@ impl Tcb {
                 sacked_bytes: 0,
                 sacked_frames: 0,
                 lost_bytes: 0,
+                newest: None,
             })
         })
     }
@@ -78,6 +111,7 @@ pub fn update(tcb: &mut Tcb, blocks: &SackBlocks, env: &mut Env) -> bool {
     }
     let (mut at, unsent) = (tcb.tx.head(), tcb.tx_unsent);
     let (mut bytes, mut frames, mut found) = (0, 0, 0);
+    let (now_us, mut newest) = (env.now_us32(), None);
     while at != unsent {
         let next = env.tx.next(at);
         let Some((held, &mut seq, sent)) = env.tx.get_mut(at) else { break };
@@ -87,6 +121,7 @@ pub fn update(tcb: &mut Tcb, blocks: &SackBlocks, env: &mut Env) -> bool {
             (bytes, frames) = (bytes + len, frames + 1);
             found += if sent.lost { len } else { 0 };
             (sent.sacked, sent.lost) = (true, false);
+            newest = Delivered::newest(newest, Delivered::new(sent, end, now_us, tcb.rtt.srtt_us));
         }
         at = next;
     }
@@ -95,8 +130,53 @@ pub fn update(tcb: &mut Tcb, blocks: &SackBlocks, env: &mut Env) -> bool {
         cold.sacked_bytes += bytes;
         cold.sacked_frames += frames;
         cold.lost_bytes -= found;
+        cold.newest = Delivered::newest(cold.newest, newest);
     }
     frames > 0
+}
+
+/// Takes for lost what was overtaken: something that was sent later has arrived, and this had a quarter of a round trip more
+/// (RFC 8985 §6.2, step 5). Unlike the count of duplicates it finds the loss of what was sent again, and needs no three
+/// segments. Gives the time in microseconds until the last of those that were overtaken has had its time.
+pub fn mark_overtaken_lost(tcb: &mut Tcb, env: &mut Env) -> Option<u32> {
+    let (mut at, unsent, now_us) = (tcb.tx.head(), tcb.tx_unsent, env.now_us32());
+    let reordering_us = tcb.rtt.srtt_us / 4;
+    let cold = tcb.cold.as_mut()?;
+    let newest = cold.newest?;
+    let mut wait_us = None;
+    while at != unsent {
+        let next = env.tx.next(at);
+        let Some((held, &mut seq, sent)) = env.tx.get_mut(at) else { break };
+        let len = held.len() as u32;
+        if !(sent.sacked || sent.lost) && newest.is_after(sent.at_us, seq.add(len)) {
+            let left_us = (newest.rtt_us + reordering_us).wrapping_sub(sent.ago_us(now_us)) as i32;
+            if left_us <= 0 {
+                sent.lost = true;
+                cold.lost_bytes += len;
+            } else {
+                wait_us = wait_us.max(Some(left_us as u32));
+            }
+        }
+        at = next;
+    }
+    wait_us
+}
+
+/// Takes the last segment that was sent for lost, to be sent again as a probe (RFC 8985 §7.3).
+pub fn mark_tail_lost(tcb: &mut Tcb, env: &mut Env) {
+    let mut last = tcb.tx.head();
+    while last != tcb.tx_unsent && env.tx.get(last).is_some() && env.tx.next(last) != tcb.tx_unsent {
+        last = env.tx.next(last);
+    }
+    if last == tcb.tx_unsent {
+        return;
+    }
+    if let Some((held, _, sent)) = env.tx.get_mut(last)
+        && !(sent.sacked || sent.lost)
+    {
+        sent.lost = true;
+        tcb.cold_mut().lost_bytes += held.len() as u32;
+    }
 }
 
 /// Takes for lost what the peer lacks although it has enough of what was sent after it (RFC 6675 §4, IsLost). Says whether

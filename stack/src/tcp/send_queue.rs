@@ -5,6 +5,7 @@ use handfast_drivers::frame::{Frame, Held};
 use crate::metrics::Counter;
 use crate::tcp::chain::NIL;
 use crate::tcp::env::{Env, Sent};
+use crate::tcp::sack::Delivered;
 use crate::tcp::tcb::{Bits, Tcb};
 use crate::tcp::timers;
 use crate::wire::tcp::Seq;
@@ -77,6 +78,7 @@ pub fn write(tcb: &mut Tcb, mut bytes: &[u8], env: &mut Env) -> usize {
 pub fn acknowledged(tcb: &mut Tcb, ack: Seq, env: &mut Env) -> Option<Sent> {
     let mut sample = None;
     let mut ambiguous = false;
+    let now_us = env.now_us32();
     while tcb.tx.head() != tcb.tx_unsent
         && let Some((held, seq, sent)) = env.tx.get_mut(tcb.tx.head())
     {
@@ -94,6 +96,13 @@ pub fn acknowledged(tcb: &mut Tcb, ack: Seq, env: &mut Env) -> Option<Sent> {
                 false => cold.lost_bytes -= gone,
             }
             cold.sacked_frames -= u16::from(sent.sacked && covered >= len);
+        }
+        if let Some(cold) = &mut tcb.cold
+            && !sent.sacked
+            && covered >= len
+        {
+            let delivered = Delivered::new(sent, seq.add(len), now_us, tcb.rtt.srtt_us);
+            cold.newest = Delivered::newest(cold.newest, delivered);
         }
         if covered < len {
             held.trim_front(gone as usize);

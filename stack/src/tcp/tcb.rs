@@ -123,6 +123,13 @@ pub struct Tcb {
     pub probes: u8,
     /// Unanswered zero-window probes: the persist timer is doubled so many times.
     pub persist_backoff: u8,
+    /// When the last output was, in wrapped microseconds; of two in one microsecond the second is one later. Within one, what
+    /// is sent again goes before what is new, so stamp and sequence number together tell the order (RFC 8985 §5.1).
+    pub stamp_us: u32,
+    /// What the retransmission timer is armed for.
+    pub rtx_for: RtxTimer,
+    /// A tail loss probe was sent since new data was acknowledged.
+    pub tail_probed: bool,
 }
 
 const _: () = assert!(size_of::<Tcb>() <= 256, "a Tcb is four cache lines");
@@ -178,6 +185,9 @@ impl Tcb {
             rcv_shift: 0,
             probes: 0,
             persist_backoff: 0,
+            stamp_us: 0,
+            rtx_for: RtxTimer::Timeout,
+            tail_probed: false,
         }
     }
 
@@ -245,6 +255,17 @@ impl Tcb {
     pub fn ts_value(&self, now_ms: u32) -> u32 {
         now_ms.wrapping_add(self.ts_offset)
     }
+}
+
+/// What the retransmission timer is armed for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RtxTimer {
+    /// The retransmission timeout (RFC 6298), or the persist timer.
+    Timeout,
+    /// A tail loss probe (RFC 8985 §7).
+    TailProbe,
+    /// Segments that were overtaken have had their time to arrive (RFC 8985 §6.2, step 5).
+    Reordering,
 }
 
 /// What the application has yet to hear of a connection.

@@ -8,9 +8,9 @@ use crate::metrics::Counter;
 use crate::tcp::chain::NIL;
 use crate::tcp::congestion::Phase;
 use crate::tcp::env::Env;
-use crate::tcp::sack;
 use crate::tcp::state::State;
-use crate::tcp::tcb::{Bits, Events, Tcb};
+use crate::tcp::tcb::{Bits, Events, RtxTimer, Tcb};
+use crate::tcp::{ack, sack};
 
 /// What a deadline did to the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,14 +82,41 @@ pub fn passed(at: u32, now: u32) -> bool {
 pub fn arm_rtx(tcb: &mut Tcb, env: &Env) {
     if !tcb.bits.has(Bits::RTX_ARMED) {
         tcb.bits.set(Bits::RTX_ARMED);
-        tcb.rtx_at_ms = env.now_ms.wrapping_add(timeout_ms(tcb, env));
+        (tcb.rtx_at_ms, tcb.rtx_for) = (env.now_ms.wrapping_add(timeout_ms(tcb, env)), RtxTimer::Timeout);
+    }
+}
+
+/// New data was sent, or acknowledged with more in flight: should the last of it be lost, a probe finds out sooner than the
+/// timeout (RFC 8985 §7.2).
+#[inline]
+pub fn arm_tail_probe(tcb: &mut Tcb, env: &Env) {
+    let unfit = Bits::PERSIST.and(Bits::STALLED);
+    if tcb.tail_probed
+        || tcb.rtx_for != RtxTimer::Timeout
+        || tcb.congestion.phase != Phase::Open
+        || tcb.rtt.srtt_us == 0
+        || tcb.rtt.backoff > 0
+        || !tcb.bits.has(Bits::SACK)
+        || !tcb.bits.has(Bits::RTX_ARMED)
+        || tcb.bits.has(unfit)
+        || !tcb.state().is_synchronised()
+    {
+        return;
+    }
+    // A single segment may wait for the peer's delayed acknowledgment.
+    let delay_ms = if tcb.flight() <= tcb.segment_max() { PEER_ACK_DELAY_MS } else { 0 };
+    let probe_at_ms = env.now_ms.wrapping_add((2 * (tcb.rtt.srtt_us / 1_000) + 1).max(TAIL_PROBE_MIN_MS) + delay_ms);
+    if !passed(tcb.rtx_at_ms, probe_at_ms) {
+        (tcb.rtx_at_ms, tcb.rtx_for) = (probe_at_ms, RtxTimer::TailProbe);
     }
 }
 
 /// How long ago the retransmission timer was armed, in milliseconds, while its timeout is still the same.
 pub fn since_armed_ms(tcb: &Tcb, env: &Env) -> Option<u32> {
     let left_ms = tcb.rtx_at_ms.wrapping_sub(env.now_ms);
-    tcb.bits.has(Bits::RTX_ARMED).then(|| timeout_ms(tcb, env).checked_sub(left_ms)).flatten()
+    (tcb.bits.has(Bits::RTX_ARMED) && tcb.rtx_for == RtxTimer::Timeout)
+        .then(|| timeout_ms(tcb, env).checked_sub(left_ms))
+        .flatten()
 }
 
 /// The timeout of what is in flight. A probe's is doubled like any other (RFC 9293 §3.8.6.1, SHLD-30).
@@ -107,17 +134,23 @@ pub fn arm_retry(tcb: &mut Tcb, span_ms: u32, env: &Env) {
         arm_rtx(tcb, env);
     } else if !tcb.bits.has(Bits::RTX_ARMED) {
         tcb.bits.set(Bits::RTX_ARMED);
-        tcb.rtx_at_ms = env.now_ms.wrapping_add(span_ms);
+        (tcb.rtx_at_ms, tcb.rtx_for) = (env.now_ms.wrapping_add(span_ms), RtxTimer::Timeout);
     }
 }
 
-/// New data was acknowledged: the timer starts anew, or stops if nothing is in flight (RFC 6298 §5.2, §5.3).
-#[inline]
-pub fn rearm_rtx(tcb: &mut Tcb, env: &Env) {
-    tcb.bits.clear(Bits::RTX_ARMED.and(Bits::PERSIST));
-    if tcb.flight() > 0 {
-        arm_rtx(tcb, env);
+/// What was overtaken is looked at again in `wait_us` (RFC 8985 §6.2, step 5), unless the timer goes off before.
+pub fn arm_reordering(tcb: &mut Tcb, wait_us: u32, env: &Env) {
+    let at_ms = env.now_ms.wrapping_add(wait_us / 1_000 + 1);
+    if !(tcb.bits.has(Bits::RTX_ARMED) && passed(tcb.rtx_at_ms, at_ms)) {
+        tcb.bits.set(Bits::RTX_ARMED);
+        (tcb.rtx_at_ms, tcb.rtx_for) = (at_ms, RtxTimer::Reordering);
     }
+}
+
+/// New data was acknowledged: the timer stops, to start anew if anything is still in flight (RFC 6298 §5.2, §5.3).
+#[inline]
+pub fn disarm_rtx(tcb: &mut Tcb) {
+    tcb.bits.clear(Bits::RTX_ARMED.and(Bits::PERSIST));
 }
 
 /// Data waits but the window is closed and nothing is in flight: probe it after a while (RFC 9293 §3.8.6.1, MUST-35).
@@ -177,6 +210,22 @@ fn idle(tcb: &mut Tcb, env: &mut Env) -> Expired {
 /// The retransmission timer went off (RFC 6298 §5.4–§5.7), or the persist timer, or what could not be sent is tried again.
 fn retransmission(tcb: &mut Tcb, env: &mut Env) -> Expired {
     tcb.bits.clear(Bits::AWAITS_NEIGHBOUR);
+    match core::mem::replace(&mut tcb.rtx_for, RtxTimer::Timeout) {
+        RtxTimer::Timeout => {}
+        RtxTimer::Reordering => {
+            ack::find_loss(tcb, env);
+            arm_rtx(tcb, env);
+            return Expired::Alive;
+        }
+        RtxTimer::TailProbe => {
+            tcb.tail_probed = true;
+            env.metrics.count(Counter::TailProbes);
+            sack::mark_tail_lost(tcb, env);
+            tcb.bits.set(if tcb.tx.is_empty() { Bits::FIN_AGAIN } else { Bits::RTX_NOW });
+            arm_rtx(tcb, env);
+            return Expired::Alive;
+        }
+    }
     let waits = tcb.flight() == 0 && !tcb.bits.has(Bits::PERSIST);
     if waits && tcb.bits.has(Bits::WANTS_ROOM) {
         tcb.bits.clear(Bits::WANTS_ROOM);
@@ -233,6 +282,9 @@ fn retransmission(tcb: &mut Tcb, env: &mut Env) -> Expired {
     }
     Expired::Alive
 }
+
+const TAIL_PROBE_MIN_MS: u32 = 10;
+const PEER_ACK_DELAY_MS: u32 = 200;
 
 #[cfg(test)]
 mod tests;

@@ -542,3 +542,16 @@ fn a_frame_without_room_for_headers_is_given_back() {
     assert_eq!(world.client.app.refused, Some(crate::app::SendError::Headroom));
     world.assert_all_is_back();
 }
+
+#[test]
+fn losses_are_found_without_waiting_for_the_timeout() {
+    for (loss, jitter_us, timeouts_max) in [(10, 0, 2), (10, 300, 2), (50, 0, 12)] {
+        for seed in 1..4 {
+            let faults = Faults { loss, jitter_us, seed, ..Faults::default() };
+            let net = Net::new(Peer::sends(3_000_000), Peer::sends(0), faults, |_| {}).succeeds(MINUTES);
+            let timeouts = net.count(Counter::RetransmissionTimeouts);
+            let told = net.client.stack.metrics().iter().collect::<Vec<_>>();
+            assert!(timeouts <= timeouts_max, "loss {loss}, seed {seed}: {timeouts} timeouts, {told:?}");
+        }
+    }
+}
