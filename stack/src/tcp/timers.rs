@@ -93,7 +93,7 @@ pub fn arm_tail_probe(tcb: &mut Tcb, env: &Env) {
     let unfit = Bits::PERSIST.and(Bits::STALLED);
     if tcb.tail_probed
         || tcb.rtx_for != RtxTimer::Timeout
-        || tcb.congestion.phase != Phase::Open
+        || tcb.congestion.phase == Phase::Loss
         || tcb.rtt.srtt_us == 0
         || tcb.rtt.backoff > 0
         || !tcb.bits.has(Bits::SACK)

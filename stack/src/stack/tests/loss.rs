@@ -545,7 +545,7 @@ fn a_frame_without_room_for_headers_is_given_back() {
 
 #[test]
 fn losses_are_found_without_waiting_for_the_timeout() {
-    for (loss, jitter_us, timeouts_max) in [(10, 0, 2), (10, 300, 2), (50, 0, 12)] {
+    for (loss, jitter_us, timeouts_max) in [(10, 0, 1), (10, 300, 1), (50, 0, 6)] {
         for seed in 1..4 {
             let faults = Faults { loss, jitter_us, seed, ..Faults::default() };
             let net = Net::new(Peer::sends(3_000_000), Peer::sends(0), faults, |_| {}).succeeds(MINUTES);
