@@ -92,3 +92,77 @@ fn a_fin_is_not_in_the_pipe() {
     t.ack(2 * MSS + 1);
     assert_eq!((t.tcb.flight(), t.tcb.pipe()), (0, 0));
 }
+
+/// The same with a round trip of 20 ms.
+fn on_a_path(segments: u32) -> Sender {
+    let mut t = Sender::new();
+    t.tcb.bits.set(Bits::SACK);
+    t.tcb.congestion.cwnd = 1_000 * MSS;
+    t.tcb.rtt.measured(20_000);
+    t.write(segments * MSS);
+    assert_eq!(t.output().len() as u32, segments);
+    t
+}
+
+#[test]
+fn a_tail_that_is_lost_is_probed_after_two_round_trips_and_the_timeout_waits() {
+    let mut t = on_a_path(4);
+    assert_eq!(t.expires(), (41, crate::tcp::timers::Expired::Alive));
+    t.sends(&[(3 * MSS, MSS)]);
+    // The probe arrives: all that was sent before it did not.
+    t.passes(20);
+    t.sack(0, &[(3 * MSS, 4 * MSS)]);
+    assert_eq!(marks(&t).1, [true, true, true, false]);
+    assert_eq!(t.output()[0].seq, 0);
+    assert_eq!(t.tcb.rtt.backoff, 0);
+}
+
+#[test]
+fn a_probe_that_is_not_answered_is_followed_by_the_timeout() {
+    let mut t = on_a_path(4);
+    t.expires();
+    t.sends(&[(3 * MSS, MSS)]);
+    assert!(t.expires().0 >= 200);
+    t.sends(&[(0, MSS)]);
+    assert_eq!(t.tcb.rtt.backoff, 1);
+}
+
+#[test]
+fn a_single_segment_is_not_probed_before_the_peer_must_have_acknowledged_it() {
+    let mut t = on_a_path(1);
+    assert!(t.expires().0 >= 200);
+}
+
+#[test]
+fn what_was_sent_again_and_lost_again_is_found_by_what_was_sent_after_it() {
+    let mut t = on_a_path(8);
+    t.write(2 * MSS);
+    t.passes(20);
+    t.sack(0, &[(MSS, 8 * MSS)]);
+    t.sends(&[(0, MSS), (8 * MSS, MSS), (9 * MSS, MSS)]);
+    t.passes(30);
+    t.sack(0, &[(MSS, 10 * MSS)]);
+    t.sends(&[]);
+    assert!(t.expires().0 <= 6);
+    t.sends(&[(0, MSS)]);
+}
+
+#[test]
+fn what_is_overtaken_by_a_little_is_not_lost_and_by_a_quarter_of_a_round_trip_it_is() {
+    let mut t = on_a_path(3);
+    t.passes(20);
+    t.sack(0, &[(MSS, 2 * MSS)]);
+    t.sends(&[]);
+    let (waited_ms, _) = t.expires();
+    assert!((5..=6).contains(&waited_ms), "{waited_ms}");
+    t.sends(&[(0, MSS)]);
+    // The third was sent after all that is known to have arrived.
+    assert_eq!(marks(&t).1, [false; 3]);
+    let mut t = on_a_path(3);
+    t.passes(20);
+    t.sack(0, &[(MSS, 2 * MSS)]);
+    t.passes(3);
+    t.ack(3 * MSS);
+    t.sends(&[]);
+    assert_eq!(t.tcb.congestion.phase, crate::tcp::congestion::Phase::Open);
+}
