@@ -92,7 +92,7 @@ pub fn arm_rtx(tcb: &mut Tcb, env: &Env) {
 pub fn arm_tail_probe(tcb: &mut Tcb, env: &Env) {
     let unfit = Bits::PERSIST.and(Bits::STALLED);
     if tcb.tail_probed
-        || tcb.rtx_for != RtxTimer::Timeout
+        || tcb.rtx_for == RtxTimer::Reordering
         || tcb.congestion.phase == Phase::Loss
         || tcb.rtt.srtt_us == 0
         || tcb.rtt.backoff > 0
@@ -106,7 +106,8 @@ pub fn arm_tail_probe(tcb: &mut Tcb, env: &Env) {
     // A single segment may wait for the peer's delayed acknowledgment.
     let delay_ms = if tcb.flight() <= tcb.segment_max() { PEER_ACK_DELAY_MS } else { 0 };
     let probe_at_ms = env.now_ms.wrapping_add((2 * (tcb.rtt.srtt_us / 1_000) + 1).max(TAIL_PROBE_MIN_MS) + delay_ms);
-    if !passed(tcb.rtx_at_ms, probe_at_ms) {
+    // A probe that was due for what was sent before waits for what is sent now.
+    if tcb.rtx_for == RtxTimer::TailProbe || !passed(tcb.rtx_at_ms, probe_at_ms) {
         (tcb.rtx_at_ms, tcb.rtx_for) = (probe_at_ms, RtxTimer::TailProbe);
     }
 }

@@ -140,7 +140,7 @@ fn what_was_sent_again_and_lost_again_is_found_by_what_was_sent_after_it() {
     t.passes(20);
     t.sack(0, &[(MSS, 8 * MSS)]);
     t.sends(&[(0, MSS), (8 * MSS, MSS), (9 * MSS, MSS)]);
-    t.passes(30);
+    t.passes(30); // the probe is due 41 ms after that
     t.sack(0, &[(MSS, 10 * MSS)]);
     t.sends(&[]);
     assert!(t.expires().0 <= 6);
