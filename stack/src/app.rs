@@ -386,6 +386,12 @@ impl Cx<'_> {
         }
     }
 
+    /// Records what happens to every connection of this core, or only to those that were chosen. Read it through
+    /// [`stack`](Self::stack)`().trace()`.
+    pub fn trace_all(&mut self, all: bool) {
+        self.stack.trace_all(all);
+    }
+
     /// Time of this turn.
     pub fn now(&self) -> Instant {
         self.stack.env().now

@@ -32,11 +32,11 @@ use crate::tcp::isn::IsnSecret;
 use crate::tcp::tcb::{Bits, Tcb};
 use crate::time::{Duration, Instant};
 use crate::timer_wheel::TimerWheel;
-use crate::trace::Trace;
+use crate::trace::{Trace, TraceKind, TraceRecord};
 use crate::wire::address::Mac;
 use crate::wire::icmp::IcmpError;
 use crate::wire::packet::{self, Kind, Net};
-use crate::wire::tcp::Segment;
+use crate::wire::tcp::{Flags, Segment, Seq};
 
 mod arrivals;
 mod icmp;
@@ -333,8 +333,21 @@ impl Stack {
     }
 
     /// The trace ring.
-    pub fn trace(&mut self) -> &mut Trace {
-        &mut self.trace
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Records every connection in the trace ring, or only those that the application chose.
+    pub fn trace_all(&mut self, all: bool) {
+        self.trace.set_all(all);
+    }
+
+    #[cold]
+    fn note(&mut self, at: u32, kind: TraceKind, flags: Flags, seq: Seq, ack: Seq, payload_len: u16) {
+        if let (Some(conn), Some(tcb)) = (self.conns.id_at(at), self.conns.at(at)) {
+            let state = tcb.state();
+            self.trace.record(TraceRecord { at: self.env.now, conn, kind, state, flags, seq, ack, payload_len });
+        }
     }
 
     /// How it was configured.

@@ -10,11 +10,13 @@ use crate::wire::tcp::{Flags, Seq};
 /// What is recorded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TraceKind {
-    /// A segment came.
+    /// A segment came: the record has its numbers.
     Received,
-    /// The connection moved to another state, or a timer went off.
-    Changed,
-    /// The connection ended.
+    /// Segments were sent: the record has SND.NXT and RCV.NXT after them, and how many there were as `payload_len`.
+    Sent,
+    /// A deadline passed: SND.UNA and RCV.NXT.
+    Expired,
+    /// The connection ended: SND.NXT and RCV.NXT.
     Ended,
 }
 
@@ -29,13 +31,13 @@ pub struct TraceRecord {
     pub kind: TraceKind,
     /// The state afterwards.
     pub state: State,
-    /// The segment's flags.
+    /// The flags of a segment that came.
     pub flags: Flags,
-    /// The segment's SEG.SEQ.
+    /// Its SEG.SEQ.
     pub seq: Seq,
-    /// The segment's SEG.ACK.
+    /// Its SEG.ACK.
     pub ack: Seq,
-    /// The segment's payload in bytes.
+    /// Its payload in bytes.
     pub payload_len: u16,
 }
 

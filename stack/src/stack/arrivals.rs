@@ -16,7 +16,7 @@ use crate::tcp::open::{self, HalfOpen};
 use crate::tcp::output::{self, Path};
 use crate::tcp::state::State;
 use crate::tcp::tcb::Bits;
-use crate::trace::{TraceKind, TraceRecord};
+use crate::trace::TraceKind;
 use crate::wire::packet::{Ip, Net};
 use crate::wire::tcp::{Header, Segment, Seq};
 
@@ -48,7 +48,7 @@ impl Stack {
         let mut frame = Some(frame);
         let verdict = input::segment_arrives(tcb, seg, &mut frame, &mut self.env);
         if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
-            self.trace_segment(at, seg);
+            self.note(at, TraceKind::Received, seg.flags, seg.seq, seg.ack, seg.payload_len);
         }
         match verdict {
             Ok(()) => {}
@@ -71,22 +71,6 @@ impl Stack {
             }
         }
         self.mark(at);
-    }
-
-    #[cold]
-    fn trace_segment(&mut self, at: u32, seg: &Segment) {
-        if let (Some(conn), Some(tcb)) = (self.conns.id_at(at), self.conns.at(at)) {
-            self.trace.record(TraceRecord {
-                at: self.env.now,
-                conn,
-                kind: TraceKind::Received,
-                state: tcb.state(),
-                flags: seg.flags,
-                seq: seg.seq,
-                ack: seg.ack,
-                payload_len: seg.payload_len,
-            });
-        }
     }
 
     /// A segment for a half-open passive connection.

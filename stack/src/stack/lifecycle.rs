@@ -16,7 +16,9 @@ use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Events, Tcb};
 use crate::tcp::timers::{self, Expired};
 use crate::tcp::{close, open, recv};
+use crate::trace::TraceKind;
 use crate::wire::address::Address;
+use crate::wire::tcp::Flags;
 
 impl Stack {
     pub(crate) fn listen(&mut self, local: Option<IpAddr>, port: u16) -> Result<(), ListenError> {
@@ -167,7 +169,12 @@ impl Stack {
         while let Some(at) = self.wheel.pop_expired(now_ms) {
             let Some(tcb) = self.conns.at_mut(at) else { continue };
             tcb.bits.clear(Bits::WHEEL_ARMED);
-            match timers::expired(tcb, &mut self.env) {
+            let expired = timers::expired(tcb, &mut self.env);
+            if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
+                let (seq, ack) = (tcb.snd_una, tcb.rcv_nxt);
+                self.note(at, TraceKind::Expired, Flags::default(), seq, ack, 0);
+            }
+            match expired {
                 Expired::Alive => self.mark(at),
                 Expired::TimedOut => {
                     self.reset(at, tx);
@@ -292,6 +299,10 @@ impl Stack {
             return;
         }
         let knows = tcb.bits.has(Bits::APP_KNOWS);
+        let (traced, seq, ack) = (tcb.bits.has(Bits::TRACED), tcb.snd_nxt, tcb.rcv_nxt);
+        if self.trace.wants(traced) {
+            self.note(conn.index(), TraceKind::Ended, Flags::default(), seq, ack, 0);
+        }
         if knows {
             app.on_close(&mut Cx { stack: self }, conn, how);
         }

@@ -10,6 +10,8 @@ use crate::tcp::output::{self, Path, Progress};
 use crate::tcp::state::State;
 use crate::tcp::tcb::Bits;
 use crate::tcp::timers;
+use crate::trace::TraceKind;
+use crate::wire::tcp::Flags;
 
 impl Stack {
     /// Sends for each owing connection once. `false` when the burst is full and more is owed. What waits for a frame stays
@@ -49,7 +51,13 @@ impl Stack {
             match self.ip.next_hop(now, tcb.key.remote, &mut tcb.neighbour, Some(at)) {
                 NextHop::Ready(mac) => {
                     let path = Path { link: self.ip.ethernet(mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
+                    let waiting = tx.len();
                     let progress = output::run(tcb, &mut self.env, &path, tx);
+                    let sent = tx.len() - waiting;
+                    if self.trace.wants(tcb.bits.has(Bits::TRACED)) && sent > 0 {
+                        let (seq, ack) = (tcb.snd_nxt, tcb.rcv_nxt);
+                        self.note(at, TraceKind::Sent, Flags::default(), seq, ack, sent as u16);
+                    }
                     if progress != Progress::Done {
                         return progress;
                     }

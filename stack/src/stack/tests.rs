@@ -252,3 +252,16 @@ fn nobody_at_the_address_is_unreachable() {
     assert_eq!(world.client.app.closed, vec![Closed::Unreachable; 2]);
     world.assert_all_is_back();
 }
+
+#[test]
+fn the_trace_tells_a_connection_from_its_first_segment_to_its_end() {
+    use crate::trace::TraceKind::{Ended, Received, Sent};
+    let mut world = World::new(Client::new(2, 10), Echo::default());
+    world.client.stack.trace_all(true);
+    world.run(Duration::from_millis(500));
+    let first = world.client.stack.trace().iter().next().unwrap().conn;
+    let kinds: Vec<_> = world.client.stack.trace().iter().filter(|r| r.conn == first).map(|r| r.kind).collect();
+    // SYN; SYN-ACK; ACK, data and FIN; the echo and its FIN; the last ACK, from which on TIME-WAIT goes on alone.
+    assert_eq!(kinds, [Sent, Received, Sent, Received, Ended, Sent]);
+    assert!(world.server.stack.trace().iter().next().is_none());
+}
