@@ -355,8 +355,9 @@ impl Driver for WireDriver {
         }
         let done = self.send(tx.descs());
         for outgoing in &mut self.queue.outgoing {
-            outgoing.filled.publish();
+            // In this order: who receives a packet posts a frame in its place, and finds room for it.
             outgoing.posted.release();
+            outgoing.filled.publish();
         }
         for desc in tx.drain_front(done) {
             self.pool.completed(desc.index);
