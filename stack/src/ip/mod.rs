@@ -229,7 +229,7 @@ impl Ip {
         // Connections to one destination tend to come in a row.
         let (last, id) = self.last;
         if last == dst
-            && let Some(mac) = self.neighbours.fresh(now, id)
+            && let Some(mac) = self.neighbours.usable(now, id)
         {
             *cached = id;
             return NextHop::Ready(mac);

@@ -95,6 +95,17 @@ impl Neighbours {
         (entry.generation == id.generation && now < entry.fresh_until).then_some(entry.mac)
     }
 
+    /// The neighbour's Ethernet address, if it is fresh, or used while proof of it is being waited for (RFC 4861 §7.3.3).
+    pub fn usable(&mut self, now: Instant, id: NeighbourId) -> Option<Mac> {
+        let entry = self.entries.get_mut(id.index as usize)?;
+        let proving = matches!(entry.state, State::Delay | State::Probe);
+        if entry.generation != id.generation || !(proving || now < entry.fresh_until) {
+            return None;
+        }
+        entry.used = now;
+        Some(entry.mac)
+    }
+
     /// Whether `id` is still a neighbour, fresh or not.
     #[inline]
     pub fn contains(&self, id: NeighbourId) -> bool {

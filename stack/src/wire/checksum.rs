@@ -37,10 +37,25 @@ impl Sum {
 }
 
 /// `initial` plus the sum of `bytes`, which are padded with a zero byte if their number is odd.
-///
+#[inline]
+pub fn sum(initial: Sum, bytes: &[u8]) -> Sum {
+    if bytes.len() < LONG { sum_short(initial, bytes) } else { sum_long(initial, bytes) }
+}
+
+/// Headers: one word after the other.
+#[inline]
+fn sum_short(initial: Sum, bytes: &[u8]) -> Sum {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let sum = words.iter().fold(initial, |sum, &word| sum.plus(u64::from_ne_bytes(word)));
+    match rest.split_first_chunk::<4>() {
+        Some((&word, rest)) => sum.plus(u64::from(u32::from_ne_bytes(word)) + last_word(rest)),
+        None => sum.plus(last_word(rest)),
+    }
+}
+
 /// Eight independent 32-bit lanes in 64-bit sums: no carries to chain, so the compiler makes vectors of it. Measured at
 /// 1448 bytes on baseline x86-64: 35 ns, where a 64-bit add-with-carry loop takes 53 ns and an unrolled chain 68 ns.
-pub fn sum(initial: Sum, bytes: &[u8]) -> Sum {
+fn sum_long(initial: Sum, bytes: &[u8]) -> Sum {
     let mut lanes = [0u64; 8];
     let (blocks, rest) = bytes.as_chunks::<32>();
     for block in blocks {
@@ -49,18 +64,18 @@ pub fn sum(initial: Sum, bytes: &[u8]) -> Sum {
             *lane += u64::from(u32::from_ne_bytes(word));
         }
     }
-    let (words, rest) = rest.as_chunks::<4>();
-    let mut total: u64 = lanes.iter().sum();
-    for &word in words {
-        total += u64::from(u32::from_ne_bytes(word));
-    }
-    total += u64::from(u32::from_ne_bytes(match *rest {
-        [] => [0; 4],
+    sum_short(initial.plus(lanes.iter().sum()), rest)
+}
+
+/// Up to three bytes, and zeros after them.
+#[inline]
+fn last_word(rest: &[u8]) -> u64 {
+    u64::from(u32::from_ne_bytes(match *rest {
+        [] => return 0,
         [a] => [a, 0, 0, 0],
         [a, b] => [a, b, 0, 0],
         [a, b, c, ..] => [a, b, c, 0],
-    }));
-    initial.plus(total)
+    }))
 }
 
 /// [`sum`] for the few bytes of a header whose length the compiler knows.
@@ -93,11 +108,21 @@ pub fn pseudo_header(src: &Address, dst: &Address, protocol: u8, len: u32) -> Su
     sum.plus(u64::from(len.to_be())).add(u16::from(protocol))
 }
 
+/// [`pseudo_header`] between two IPv4 addresses.
+#[inline]
+pub fn pseudo_header_v4(src: &Address, dst: &Address, protocol: u8, len: u32) -> Sum {
+    let word = |address: &Address| u64::from(u32::from_ne_bytes(address.as_v4()));
+    Sum(word(src) + word(dst) + u64::from(len.to_be()) + u64::from(u16::from(protocol).to_be()))
+}
+
 /// The checksum after one word under it changed (RFC 1624, equation 3).
 #[inline]
 pub const fn update(checksum: u16, old_word: u16, new_word: u16) -> u16 {
     finish(Sum::ZERO.add(!checksum).add(!old_word).add(new_word))
 }
+
+/// From so many bytes on the vectors pay.
+const LONG: usize = 128;
 
 #[cfg(test)]
 mod tests;

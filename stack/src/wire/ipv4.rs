@@ -92,9 +92,12 @@ impl Ipv4 {
         let ([l0, l1], [s0, s1, s2, s3], [d0, d1, d2, d3]) =
             (self.total_len.to_be_bytes(), self.src.as_v4(), self.dst.as_v4());
         let (class, hops, protocol) = (self.traffic_class, self.hop_limit, self.protocol);
-        *out = [0x45, class, l0, l1, 0, 0, DONT_FRAGMENT, 0, hops, protocol, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
-        let checksum = checksum::finish(checksum::sum_array(Sum::ZERO, out));
-        out[10..12].copy_from_slice(&checksum.to_be_bytes());
+        // From the values: what was just written byte by byte would have to be waited for.
+        let pairs = checksum::pseudo_header_v4(&self.src, &self.dst, protocol, u32::from(self.total_len));
+        let rest =
+            pairs.add(0x4500 | u16::from(class)).add(u16::from_be_bytes([DONT_FRAGMENT, 0])).add(u16::from(hops) << 8);
+        let [c0, c1] = checksum::finish(rest).to_be_bytes();
+        *out = [0x45, class, l0, l1, 0, 0, DONT_FRAGMENT, 0, hops, protocol, c0, c1, s0, s1, s2, s3, d0, d1, d2, d3];
     }
 }
 

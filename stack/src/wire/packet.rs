@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::address::{Address, Mac};
 use super::arp::Arp;
-use super::checksum;
+use super::checksum::{self, Sum};
 use super::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet};
 use super::ipv4::{self, Ipv4};
 use super::ipv6::{self, Ipv6};
@@ -66,6 +66,49 @@ pub fn parse(frame: &[u8], verify_checksums: bool) -> Result<Packet, DropReason>
 /// The reason to drop the frame.
 #[inline]
 pub fn read(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut Segment) -> Result<Kind, DropReason> {
+    match read_usual(frame, verify_checksums, net, segment) {
+        Some(()) => Ok(Kind::Tcp),
+        None => read_any(frame, verify_checksums, net, segment),
+    }
+}
+
+/// [`read`] for what nearly every packet is: TCP in IPv4 without IP options, whole, untagged, and with nothing wrong.
+#[inline(always)]
+fn read_usual(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut Segment) -> Option<()> {
+    let (&[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1], packet) = frame.split_first_chunk()?;
+    let ip = packet.first_chunk()?;
+    let &[0x45, class, l0, l1, _, _, f0, f1, hops, protocol, _, _, a0, a1, a2, a3, b0, b1, b2, b3] = ip else {
+        return None;
+    };
+    let is_usual = u16::from_be_bytes([t0, t1]) == ETHERTYPE_IPV4
+        && protocol == tcp::PROTOCOL
+        && u16::from_be_bytes([f0, f1]) & !DONT_FRAGMENT == 0;
+    let src = Address::v4([a0, a1, a2, a3]);
+    if !is_usual || !checksum::is_valid(checksum::sum_array(Sum::ZERO, ip)) || !src.is_valid_source() {
+        return None;
+    }
+    let ip_len = u16::from_be_bytes([l0, l1]);
+    let bytes = packet.get(ipv4::HEADER_LEN..usize::from(ip_len))?;
+    let (src_mac, dst_mac) = (Mac([s0, s1, s2, s3, s4, s5]), Mac([d0, d1, d2, d3, d4, d5]));
+    *net = Net {
+        link: Link { src_mac, dst_mac, vlan: None, header_len: ETHERNET_LEN as u8 },
+        src,
+        dst: Address::v4([b0, b1, b2, b3]),
+        ecn: class & 3,
+        hop_limit: hops,
+        ip_offset: ETHERNET_LEN as u16,
+        ip_len,
+        l4_offset: UNTAGGED_V4_LEN as u16,
+    };
+    tcp::read(bytes, segment).ok()?;
+    let sum =
+        || checksum::sum(checksum::pseudo_header_v4(&net.src, &net.dst, tcp::PROTOCOL, bytes.len() as u32), bytes);
+    (!verify_checksums || checksum::is_valid(sum())).then_some(())
+}
+
+/// [`read`] for everything: it also says what is wrong.
+#[inline(never)]
+fn read_any(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut Segment) -> Result<Kind, DropReason> {
     let (ethernet, header_len) = Ethernet::parse(frame)?;
     net.link = Link { src_mac: ethernet.src, dst_mac: ethernet.dst, vlan: ethernet.vlan, header_len: header_len as u8 };
     let packet = frame.get(header_len..).ok_or(DropReason::Truncated)?;
@@ -238,19 +281,32 @@ pub fn emit_headers(
     payload: &[u8],
     compute_tcp_checksum: bool,
 ) {
-    let len = header.len() + payload.len();
-    let (lower, out) = out.split_at_mut(ip_headers_len(link.vlan.is_some(), !ip.src.is_v4()));
-    assert_eq!(out.len(), header.len(), "the room before the payload is exactly that of the headers");
-    emit_ip_headers(lower, link, ip, tcp::PROTOCOL, len);
-    let pseudo_header = tcp::pseudo_header(&ip.src, &ip.dst, len);
-    if compute_tcp_checksum {
-        header.emit(out, 0);
-        // A header's length is even, so that its sum and the payload's add up.
-        let sum = checksum::sum(checksum::sum(pseudo_header, out), payload);
-        out[16..18].copy_from_slice(&checksum::finish(sum).to_be_bytes());
-    } else {
-        header.emit(out, pseudo_header.fold());
+    // The usual: IPv4 on an untagged link, where everything has its place.
+    if link.vlan.is_none()
+        && ip.src.is_v4()
+        && let Some((lower, out)) = out.split_first_chunk_mut()
+    {
+        let len = out.len() + payload.len();
+        emit_ipv4_headers(lower, link, ip, tcp::PROTOCOL, len);
+        let pseudo_header = checksum::pseudo_header_v4(&ip.src, &ip.dst, tcp::PROTOCOL, len as u32);
+        return header.emit_with_checksum(out, pseudo_header, payload, compute_tcp_checksum);
     }
+    let (lower, out) = out.split_at_mut(ip_headers_len(link.vlan.is_some(), !ip.src.is_v4()));
+    let len = out.len() + payload.len();
+    emit_ip_headers(lower, link, ip, tcp::PROTOCOL, len);
+    header.emit_with_checksum(out, tcp::pseudo_header(&ip.src, &ip.dst, len), payload, compute_tcp_checksum);
+}
+
+/// [`emit_ip_headers`] for IPv4 on an untagged link.
+#[inline(always)]
+fn emit_ipv4_headers(out: &mut [u8; UNTAGGED_V4_LEN], link: &Ethernet, ip: &Ip, protocol: u8, len: usize) {
+    let (link_room, out) = out.split_first_chunk_mut().expect("the one is longer than the other");
+    Ethernet { ethertype: ETHERTYPE_IPV4, ..*link }.emit_untagged(link_room);
+    let total_len =
+        u16::try_from(ipv4::HEADER_LEN + len).expect("a packet fits in a frame, which is smaller than 64 KiB");
+    let &Ip { src, dst, traffic_class, hop_limit, .. } = ip;
+    let out = out.as_mut_array().expect("the one is as much longer than the other");
+    Ipv4 { src, dst, protocol, traffic_class, hop_limit, header_len: 20, total_len }.emit(out);
 }
 
 /// Writes the Ethernet and IP headers of a packet that carries `len` bytes of `protocol`, checksum included, into `out`.
@@ -275,6 +331,11 @@ pub fn emit_ip_headers(out: &mut [u8], link: &Ethernet, ip: &Ip, protocol: u8, l
 
 /// The hop limit of what we send (RFC 1700's recommendation for IP's default time to live).
 pub const HOP_LIMIT: u8 = 64;
+
+const ETHERNET_LEN: usize = super::ethernet::HEADER_LEN;
+const UNTAGGED_V4_LEN: usize = ETHERNET_LEN + ipv4::HEADER_LEN;
+/// In the word of flags and fragment offset.
+const DONT_FRAGMENT: u16 = 0x4000;
 
 #[cfg(test)]
 mod tests;

@@ -169,8 +169,38 @@ impl Header {
     /// If `out` is shorter than the header.
     #[inline]
     pub fn emit(&self, out: &mut [u8], checksum: u16) {
-        let len = self.len();
-        let (fixed, options) = out[..len].split_first_chunk_mut::<HEADER_LEN>().expect("len is HEADER_LEN or more");
+        let (fixed, options) = out[..self.len()].split_first_chunk_mut().expect("the room is that of a header");
+        self.emit_fixed(fixed, HEADER_LEN + options.len(), checksum);
+        self.options.emit(options);
+    }
+
+    /// Writes the header of a segment with this payload into `out`. The checksum is computed, or, if it is left to the device,
+    /// that of the pseudo header.
+    ///
+    /// # Panics
+    /// If `out` is not as long as the header.
+    #[inline]
+    pub fn emit_with_checksum(&self, out: &mut [u8], pseudo_header: Sum, payload: &[u8], compute: bool) {
+        if !compute {
+            return self.emit(out, pseudo_header.fold());
+        }
+        let (fixed, options) = out.split_first_chunk_mut().expect("the room is that of a header");
+        self.options.emit(options);
+        self.emit_fixed(fixed, HEADER_LEN + options.len(), 0);
+        // A header's length is even, so that its sum and the payload's add up.
+        let mut sum = checksum::sum_array(pseudo_header, fixed);
+        sum = match options.as_array::<TIMESTAMPS_LEN>() {
+            Some(options) => checksum::sum_array(sum, options),
+            None => checksum::sum(sum, options),
+        };
+        if !payload.is_empty() {
+            sum = checksum::sum(sum, payload);
+        }
+        fixed[16..18].copy_from_slice(&checksum::finish(sum).to_be_bytes());
+    }
+
+    #[inline(always)]
+    fn emit_fixed(&self, fixed: &mut [u8; HEADER_LEN], len: usize, checksum: u16) {
         fixed[0..2].copy_from_slice(&self.src_port.to_be_bytes());
         fixed[2..4].copy_from_slice(&self.dst_port.to_be_bytes());
         fixed[4..8].copy_from_slice(&self.seq.0.to_be_bytes());
@@ -180,9 +210,6 @@ impl Header {
         fixed[14..16].copy_from_slice(&self.window.to_be_bytes());
         fixed[16..18].copy_from_slice(&checksum.to_be_bytes());
         fixed[18..20].copy_from_slice(&self.urgent.to_be_bytes());
-        if !options.is_empty() {
-            self.options.emit(options);
-        }
     }
 }
 
@@ -234,12 +261,12 @@ impl Options {
     /// Writes [`len`](Options::len) bytes: MSS, SACK-permitted and timestamps, window scale, SACK blocks, each aligned to 4.
     #[inline]
     fn emit(&self, out: &mut [u8]) {
-        if let (Some(timestamps), Ok(out)) = (self.timestamps, <&mut [u8; 12]>::try_from(&mut *out))
-            && !self.sack_permitted
-        {
-            return timestamps.emit([NOP, NOP], out);
+        debug_assert_eq!(out.len(), self.len(), "the room is that of the options");
+        // With timestamps, twelve bytes hold nothing else.
+        match (self.timestamps, out.as_mut_array::<TIMESTAMPS_LEN>()) {
+            (Some(timestamps), Some(out)) if !self.sack_permitted => timestamps.emit([NOP, NOP], out),
+            _ => self.emit_any(out),
         }
-        self.emit_any(out);
     }
 
     fn emit_any(&self, mut out: &mut [u8]) {
@@ -525,6 +552,9 @@ pub const HEADER_LEN: usize = 20;
 pub const MAX_OPTIONS_LEN: usize = 40;
 /// The largest window scale shift (RFC 7323 §2.3).
 pub const MAX_WINDOW_SCALE: u8 = 14;
+
+/// The option of nearly every segment, aligned.
+const TIMESTAMPS_LEN: usize = 12;
 
 const END: u8 = 0;
 const NOP: u8 = 1;

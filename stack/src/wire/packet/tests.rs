@@ -1,5 +1,4 @@
 use super::*;
-use crate::wire::checksum::Sum;
 use crate::wire::tcp::{Flags, Header, Options, Seq, Timestamps};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -66,6 +65,32 @@ proptest! {
         if let Ok(Packet::Tcp(net, segment)) = parse(&bytes[..keep], false) {
             prop_assert_eq!(net.payload_range(&segment).len(), usize::from(segment.payload_len));
             prop_assert!(net.l4_range().end <= keep);
+        }
+    }
+
+    #[test]
+    fn the_usual_packet_is_read_as_every_packet_is(
+        vlan in proptest::option::of(1u16..4095), v6: bool, len in 0usize..60, verify: bool,
+        changes in proptest::collection::vec((0usize..80, any::<u8>()), 0..3), keep in 0usize..200
+    ) {
+        let mut bytes = frame(vlan.filter(|vlan| vlan % 4 == 0), v6 && len % 4 == 0, &vec![1; len]);
+        for (at, value) in changes {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+        }
+        bytes.truncate(keep.max(14));
+        let (mut net, mut segment) = (Net::default(), Segment::default());
+        let any = read_any(&bytes, verify, &mut net, &mut segment);
+        let (mut usual_net, mut usual_segment) = (Net::default(), Segment::default());
+        if read_usual(&bytes, verify, &mut usual_net, &mut usual_segment).is_some() {
+            prop_assert_eq!((any, net, segment), (Ok(Kind::Tcp), usual_net, usual_segment));
+        }
+        // Nothing of a failed try is left where it succeeds after all.
+        let (mut both_net, mut both_segment) = (Net::default(), Segment::default());
+        prop_assert_eq!(read(&bytes, verify, &mut both_net, &mut both_segment), any);
+        if any == Ok(Kind::Tcp) {
+            prop_assert_eq!((both_net, both_segment), (net, segment));
         }
     }
 
