@@ -104,11 +104,12 @@ impl Mailbox {
         None
     }
 
-    /// For the worker, after it slept.
-    pub(super) fn get_up(&self) {
+    /// For the worker, after it slept; `rang` is whether the bell could be read.
+    pub(super) fn get_up(&self, rang: bool) {
         let Some(bell) = &self.bell else { return };
-        // Somebody rang, or is about to: then the next sleep ends at once, which does no harm.
-        if !bell.asleep.swap(false, Ordering::Relaxed) {
+        bell.asleep.store(false, Ordering::Relaxed);
+        // Who found the worker asleep may ring only now: then the next sleep ends at once, and takes the ring.
+        if rang {
             let _ = rustix::io::read(&bell.event, &mut [0; 8]);
         }
     }

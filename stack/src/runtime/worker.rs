@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread;
 
+use arrayvec::ArrayVec;
 use handfast_drivers::burst::{BURST, RxBurst, TxBurst};
 use handfast_drivers::driver::Driver;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -223,12 +224,18 @@ impl<D: Driver, A: App> Worker<D, A> {
             tv_nsec: (span.as_micros() % 1_000_000 * 1_000) as i64,
         };
         let bell = PollFd::from_borrowed_fd(bell, PollFlags::IN);
+        let device = self.driver.pollable().map(|device| PollFd::from_borrowed_fd(device, PollFlags::IN));
+        let mut waits: ArrayVec<PollFd<'_>, 2> = [Some(bell), device].into_iter().flatten().collect();
         // An interrupted or failed wait is a short one.
-        let _ = match self.driver.pollable() {
-            Some(device) => poll(&mut [bell, PollFd::from_borrowed_fd(device, PollFlags::IN)], Some(&timeout)),
-            None => poll(&mut [bell], Some(&timeout)),
-        };
-        self.mailbox().get_up();
+        let _ = poll(&mut waits, Some(&timeout));
+        // A device that was removed is always ready, with an error: waiting for it would be spinning.
+        if waits
+            .get(1)
+            .is_some_and(|device| device.revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL))
+        {
+            thread::sleep(span.min(NAP_MAX).into());
+        }
+        self.mailbox().get_up(waits[0].revents().contains(PollFlags::IN));
     }
 
     /// Lets connections close, within the time there is for that; resets the others, and says how many.
