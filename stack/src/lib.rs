@@ -57,6 +57,7 @@ pub mod config;
 pub mod demux;
 pub mod ip;
 pub mod metrics;
+pub mod rate_limit;
 #[cfg(feature = "runtime")]
 pub mod runtime;
 pub mod stack;

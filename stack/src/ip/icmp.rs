@@ -101,7 +101,7 @@ impl Ip {
         let headers_len = packet::ip_headers_len(ethernet.vlan.is_some(), v6);
         let room = frame.headroom() + usize::from(net.ip_offset);
         // RFC 1122 §3.2.2: nothing is said to an address that is no single host.
-        if net.src.is_unspecified() || room < headers_len + icmp::HEADER_LEN || !self.icmp_errors.allow(now) {
+        if net.src.is_unspecified() || room < headers_len + icmp::HEADER_LEN || !self.icmp_errors.take(now) {
             return;
         }
         frame.truncate(usize::from(net.ip_offset) + usize::from(net.ip_len));
@@ -127,33 +127,6 @@ fn send_back(mut frame: Frame, net: &Net, tx: &mut TxBurst, metrics: &mut Metric
     push(frame, tx, metrics);
 }
 
-/// A token bucket that holds one second's worth.
-#[derive(Debug)]
-pub(super) struct RateLimit {
-    per_s: u32,
-    /// Millionths of a token.
-    tokens: u64,
-    filled: Instant,
-}
-
-impl RateLimit {
-    /// At most `per_s` a second, and as many at once.
-    pub(super) const fn new(per_s: u32) -> RateLimit {
-        RateLimit { per_s, tokens: per_s as u64 * TOKEN, filled: Instant::ZERO }
-    }
-
-    /// Takes a token if there is one.
-    pub(super) fn allow(&mut self, now: Instant) -> bool {
-        let earned = now.since(self.filled).as_micros().saturating_mul(u64::from(self.per_s));
-        self.tokens = self.tokens.saturating_add(earned).min(u64::from(self.per_s) * TOKEN);
-        self.filled = now;
-        let allowed = self.tokens >= TOKEN;
-        self.tokens -= if allowed { TOKEN } else { 0 };
-        allowed
-    }
-}
-
-const TOKEN: u64 = 1_000_000;
 const UDP: u8 = 17;
 
 #[cfg(test)]

@@ -25,12 +25,12 @@ use handfast_drivers::burst::TxBurst;
 use handfast_drivers::frame::{Frame, FramePool};
 use siphasher::sip::SipHasher13;
 
-use self::icmp::RateLimit;
 use self::neighbours::{Evidence, Neighbours};
 pub use self::neighbours::{NeighbourId, NextHop};
 use self::path_mtu::PathMtus;
 use self::routes::{OwnAddress, OwnRange, Route, Routes};
 use crate::metrics::{Counter, DropReason, Metrics};
+use crate::rate_limit::RateLimit;
 use crate::time::Instant;
 use crate::wire::address::{Address, Mac};
 use crate::wire::arp::{self, Arp, Operation};

@@ -4,6 +4,7 @@ use handfast_drivers::frame::{Frame, FramePool, Held};
 
 use crate::config::TcpConfig;
 use crate::metrics::Metrics;
+use crate::rate_limit::RateLimit;
 use crate::tcp::chain::Store;
 use crate::time::Instant;
 
@@ -51,34 +52,6 @@ impl Sent {
     pub fn ago_us(&self, now_us: u32) -> u32 {
         // A stamp may be a little ahead of the clock.
         (now_us.wrapping_sub(self.at_us) as i32).max(0) as u32
-    }
-}
-
-/// So many a second.
-#[derive(Clone, Copy, Debug)]
-pub struct RateLimit {
-    per_second: u32,
-    left: u32,
-    second: u64,
-}
-
-impl RateLimit {
-    /// At most `per_second` in any second.
-    pub const fn new(per_second: u32) -> RateLimit {
-        RateLimit { per_second, left: per_second, second: 0 }
-    }
-
-    /// Whether one more may go out now.
-    pub fn take(&mut self, now: Instant) -> bool {
-        let second = now.as_micros() / 1_000_000;
-        if second != self.second {
-            (self.second, self.left) = (second, self.per_second);
-        }
-        self.left = match self.left.checked_sub(1) {
-            Some(left) => left,
-            None => return false,
-        };
-        true
     }
 }
 
