@@ -184,11 +184,27 @@ impl Config {
         in_range("rto_initial in ms", tcp.rto_initial.as_millis(), tcp.rto_min.as_millis(), tcp.rto_max.as_millis())?;
         in_range("syn_ack_retries", tcp.syn_ack_retries.into(), 0, 7)?;
         in_range("msl in ms", tcp.msl.as_millis(), 1, 240_000)?;
+        // Deadlines are compared modulo 2^32 milliseconds.
+        let span_max = (1 << 31) - 1;
+        in_range("give_up in ms", tcp.give_up.as_millis(), 1, span_max)?;
+        in_range("connect_give_up in ms", tcp.connect_give_up.as_millis(), 1, span_max)?;
+        in_range("fin_wait_2_timeout in ms", tcp.fin_wait_2_timeout.as_millis(), 0, span_max)?;
+        if let Some(idle) = tcp.keepalive_idle {
+            in_range("keepalive_idle in ms", idle.as_millis(), 1, span_max)?;
+        }
+        in_range("keepalive_interval in ms", tcp.keepalive_interval.as_millis(), 1, span_max)?;
         in_range("keepalive_probes", tcp.keepalive_probes.into(), 1, 100)?;
         in_range("ephemeral_port_min", tcp.ephemeral_port_min.into(), 1, tcp.ephemeral_port_max.into())?;
+        in_range("listen: the number of ports", self.listen.len() as u64, 0, LISTENERS_MAX.into())?;
         in_range("conns_max", limits.conns_max.into(), 1, 1 << 27)?;
         in_range("syn_rcvd_max", limits.syn_rcvd_max.into(), 1, 1 << 27)?;
         in_range("time_wait_max", limits.time_wait_max.into(), 1, 1 << 27)?;
         Ok(())
     }
 }
+
+/// Listeners that one core may have.
+pub(crate) const LISTENERS_MAX: u32 = 1024;
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use handfast_drivers::driver::Caps;
 use handfast_drivers::frame::{Desc, Frame, FramePool};
 
 use crate::app::{App, ConnId, Cx};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, LISTENERS_MAX};
 use crate::demux::conns::Conns;
 use crate::demux::flow::{FlowHasher, FlowKey};
 use crate::demux::flows::{Flows, Owner};
@@ -414,7 +414,6 @@ fn flow_key(net: &Net, seg: &Segment) -> FlowKey {
     FlowKey { local: net.dst, remote: net.src, local_port: seg.dst_port, remote_port: seg.src_port }
 }
 
-const LISTENERS_MAX: u32 = 1024;
 const NO_FRAME_WAIT: Duration = Duration::from_millis(1);
 const TRACE_RECORDS: usize = 4096;
 
