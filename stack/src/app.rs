@@ -12,6 +12,7 @@ use thiserror::Error;
 pub use crate::demux::conns::ConnId;
 use crate::metrics::Metrics;
 use crate::stack::Stack;
+pub use crate::tcp::close::Closed;
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Events, Tcb};
 use crate::tcp::{chain, close, recv, send_queue};
@@ -51,23 +52,6 @@ pub trait App {
 
     /// The process is to end: stop beginning things. Listeners are closed; connections have until the deadline.
     fn on_shutdown(&mut self, cx: &mut Cx<'_>) {}
-}
-
-/// How a connection ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Closed {
-    /// Both halves were closed.
-    Orderly,
-    /// The peer reset it.
-    Reset,
-    /// The peer refused the connection by a reset.
-    Refused,
-    /// The peer did not answer for too long.
-    TimedOut,
-    /// The network or the peer said that it cannot be reached, or no neighbour answered.
-    Unreachable,
-    /// We reset it: data came after the application had closed, or it was closed with data unread.
-    Aborted,
 }
 
 /// Why [`Cx::connect`] did not begin.

@@ -121,11 +121,6 @@ impl Flows {
         self.limit
     }
 
-    /// Bytes that the index takes, full or empty.
-    pub fn memory_bytes(&self) -> usize {
-        self.buckets.len() * size_of::<Bucket>()
-    }
-
     /// Bucket and slot of the entry with this hash that `eq` accepts.
     #[inline]
     fn position(&self, hash: u64, mut eq: impl FnMut(u32) -> bool) -> Option<(usize, usize)> {

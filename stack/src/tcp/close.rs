@@ -194,5 +194,22 @@ pub fn abort(tcb: &Tcb) -> Header {
     }
 }
 
+/// How a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Closed {
+    /// Both halves were closed.
+    Orderly,
+    /// The peer reset it.
+    Reset,
+    /// The peer refused the connection by a reset.
+    Refused,
+    /// The peer did not answer for too long.
+    TimedOut,
+    /// The network or the peer said that it cannot be reached, or no neighbour answered.
+    Unreachable,
+    /// We reset it: data came after the application had closed, or it was closed with data unread.
+    Aborted,
+}
+
 #[cfg(test)]
 mod tests;

@@ -12,10 +12,10 @@
 
 use alloc::boxed::Box;
 
-use crate::app::Closed;
 use crate::demux::flow::FlowKey;
 use crate::ip::NeighbourId;
 use crate::tcp::chain::Chain;
+use crate::tcp::close::Closed;
 use crate::tcp::congestion::Congestion;
 use crate::tcp::rtt::Rtt;
 use crate::tcp::sack::Cold;
