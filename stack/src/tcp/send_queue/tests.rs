@@ -66,7 +66,7 @@ proptest! {
             let (una, flight) = (t.acked(), t.tcb.flight());
             match step {
                 Step::Write(len) => drop(t.write(len)),
-                Step::Push(len) => if room(&t.tcb, &t.env) > 0 {
+                Step::Push(len) => if room(&t.tcb, &t.env) > 0 && t.env.pool.free() > 0 {
                     t.push(len);
                 },
                 Step::Send => drop(t.output()),
