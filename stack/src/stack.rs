@@ -104,6 +104,10 @@ impl Stack {
             config.ip.mtu = caps.mtu;
         }
         config.check()?;
+        if config.ip.mtu > caps.mtu || config.ip.mtu < MTU_MIN {
+            let (value, min, max) = (config.ip.mtu.into(), MTU_MIN.into(), caps.mtu.into());
+            return Err(ConfigError::OutOfRange { name: "ip.mtu", value, min, max });
+        }
         let word = |at: usize| u64::from_le_bytes(core::array::from_fn(|i| entropy.0[8 * at + i]));
         let half = |at: usize| core::array::from_fn(|i| entropy.0[16 * at + i]);
         config.ip.hash_key = half(2);
@@ -416,6 +420,8 @@ fn flow_key(net: &Net, seg: &Segment) -> FlowKey {
 
 const NO_FRAME_WAIT: Duration = Duration::from_millis(1);
 const TRACE_RECORDS: usize = 4096;
+/// What every IPv4 link carries in practice (RFC 1122 §3.3.3).
+const MTU_MIN: u16 = 576;
 
 #[cfg(test)]
 mod tests;

@@ -265,3 +265,15 @@ fn the_trace_tells_a_connection_from_its_first_segment_to_its_end() {
     assert_eq!(kinds, [Sent, Received, Sent, Received, Ended, Sent]);
     assert!(world.server.stack.trace().iter().next().is_none());
 }
+
+#[test]
+fn an_mtu_that_the_device_does_not_carry_is_refused() {
+    let (wire, _other) = wire::pair(wire::Config::default());
+    for (mtu, good) in [(0, true), (576, true), (1500, true), (1501, false), (100, false)] {
+        let mut config = Config::default();
+        config.ip.addresses = vec![OwnAddress { address: CLIENT, prefix_len: 24 }];
+        config.ip.mtu = mtu;
+        let stack = Stack::new(config, wire.pool().clone(), wire.caps(), &Entropy([7; 64]));
+        assert_eq!(stack.is_ok(), good, "{mtu}");
+    }
+}
