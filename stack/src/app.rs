@@ -360,6 +360,11 @@ impl Cx<'_> {
         })
     }
 
+    /// Something waits for its turn to be sent: an acknowledgment, data, a FIN. An [`abort`](Self::abort) would overtake it.
+    pub fn is_owing(&self, conn: ConnId) -> bool {
+        self.stack.conn(conn).is_some_and(|tcb| tcb.bits.has(Bits::OWING))
+    }
+
     /// Records what happens to this connection in the core's trace ring.
     pub fn trace(&mut self, conn: ConnId, on: bool) {
         if let Some((tcb, _)) = self.stack.conn_mut(conn) {

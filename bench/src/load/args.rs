@@ -61,7 +61,8 @@ pub struct Args {
     /// Open loop: open so many connections a second, whatever becomes of them. Latencies count from when each was due.
     #[arg(long, value_name = "PER_SECOND", conflicts_with = "concurrency", value_parser = positive, help_heading = "Load")]
     pub rate: Option<f64>,
-    /// Closed loop: keep so many connections going, a new one for each that ends. 256 for each core unless --rate is given.
+    /// Closed loop: keep so many connections going, a new one for each that ends; no more than 4096 of each core's are in their
+    /// handshake. 256 for each core unless --rate is given.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1 << 26), help_heading = "Load")]
     pub concurrency: Option<u32>,
     /// End after so many connections.

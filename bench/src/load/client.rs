@@ -26,6 +26,8 @@ pub(super) struct Client {
     flows: Vec<Flow>,
     connections_max: u64,
     concurrency: u64,
+    /// In SYN-SENT.
+    opening: u64,
     start_us: u64,
     until_us: u64,
     /// After a refusal for want of ports or records.
@@ -52,7 +54,8 @@ struct Flow {
     /// Something of it came.
     answered: bool,
     request_us: u64,
-    reader: Reader,
+    /// Of HTTP.
+    reader: Option<Box<Reader>>,
 }
 
 /// What a connection does. It is kept with the time at which that began in the word that the stack keeps.
@@ -115,6 +118,7 @@ impl Client {
             flows: Vec::new(),
             connections_max,
             concurrency,
+            opening: 0,
             start_us: 0,
             until_us: 0,
             blocked_until_us: 0,
@@ -140,7 +144,8 @@ impl Client {
                         self.opens_no_more = true;
                         return;
                     }
-                    if self.measure.open() >= self.concurrency_at(now_us) || now_us < self.blocked_until_us {
+                    let room = self.measure.open() < self.concurrency_at(now_us) && self.opening < OPENING_MAX;
+                    if !room || now_us < self.blocked_until_us {
                         return;
                     }
                     now_us
@@ -200,6 +205,7 @@ impl Client {
         };
         match begun {
             Ok(conn) => {
+                self.opening += 1;
                 cx.set_user(conn, Phase::Opening.since(due_us));
                 if plan.requests > 0 || plan.hold.as_micros() > 0 {
                     let index = conn.index() as usize;
@@ -302,7 +308,7 @@ impl Client {
     fn reset(&mut self, cx: &mut Cx<'_>, now_us: u64) {
         let mut to_reset = std::mem::take(&mut self.to_reset);
         for conn in to_reset.drain(..) {
-            if cx.unacknowledged(conn) > 0 {
+            if cx.unacknowledged(conn) > 0 || cx.is_owing(conn) {
                 self.to_reset_next.push(conn);
             } else if cx.state(conn).is_some() {
                 cx.abort(conn);
@@ -334,7 +340,7 @@ impl Client {
     fn take_http(&mut self, cx: &mut Cx<'_>, conn: ConnId, frame: &Frame) {
         let (mut count, mut refused) = (0, false);
         let flow = &mut self.flows[conn.index() as usize];
-        let read = flow.reader.read(Kind::Response, frame, |message| {
+        let read = flow.reader.get_or_insert_default().read(Kind::Response, frame, |message| {
             count += u32::from(!(100..200).contains(&message.status));
             refused |= message.status >= 400;
         });
@@ -370,6 +376,7 @@ impl App for Client {
     fn on_connect(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         let now_us = cx.now().as_micros();
         let (_, due_us) = Phase::of(cx.user(conn));
+        self.opening -= 1;
         self.measure.established += 1;
         self.measure.handshake_us.saturating_record(now_us - due_us);
         match self.plan.requests {
@@ -407,8 +414,9 @@ impl App for Client {
 
     fn on_peer_close(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         let now_us = cx.now().as_micros();
-        if self.flows.get(conn.index() as usize).is_some_and(|flow| flow.reader.at_close().is_some()) {
-            let flow = &mut self.flows[conn.index() as usize];
+        if let Some(flow) = self.flows.get_mut(conn.index() as usize)
+            && flow.reader.as_ref().is_some_and(|reader| reader.at_close().is_some())
+        {
             flow.requests_left = flow.requests_left.saturating_sub(1);
         }
         // A server may close after the last response: who is first is then a race.
@@ -439,7 +447,10 @@ impl App for Client {
                 self.measure.close(now_us);
             }
             (Phase::Failing(cause), _) => self.measure.fail(cause, now_us),
-            _ => self.measure.fail(how.into(), now_us),
+            (phase, _) => {
+                self.opening -= u64::from(phase == Phase::Opening);
+                self.measure.fail(how.into(), now_us);
+            }
         }
         if let Some(flow) = self.flows.get_mut(conn.index() as usize) {
             flow.conn = None;
@@ -479,8 +490,10 @@ impl Drop for Client {
 }
 
 const CODE_BITS: u32 = 5;
-/// So that what comes in is answered in between.
-const OPENS_PER_TURN: usize = 128;
+/// Half a burst: each is answered, and the answers are to be taken in too.
+const OPENS_PER_TURN: usize = 32;
+/// Handshakes at once in closed loop, which is not to overrun a listener's backlog.
+const OPENING_MAX: u64 = 4096;
 const OPENS_PER_SOURCE: u64 = 256;
 const SOURCES_TRIED: usize = 4;
 const BLOCKED_US: u64 = 10_000;

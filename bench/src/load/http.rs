@@ -5,10 +5,11 @@ pub(super) fn request(path: &str, host: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: handfast-load\r\n\r\n").into_bytes()
 }
 
-/// A response with a body of so many bytes.
-pub(super) fn response(body_len: usize) -> Vec<u8> {
+/// A response with a body of so many bytes. The last one says that the connection closes after it (RFC 9112 §9.6).
+pub(super) fn response(body_len: usize, last: bool) -> Vec<u8> {
     let head = "HTTP/1.1 200 OK\r\nServer: handfast-load\r\nContent-Type: text/plain\r\nContent-Length:";
-    let mut message = format!("{head} {body_len}\r\n\r\n").into_bytes();
+    let close = if last { "Connection: close\r\n" } else { "" };
+    let mut message = format!("{head} {body_len}\r\n{close}\r\n").into_bytes();
     message.resize(message.len() + body_len, b'.');
     message
 }

@@ -87,6 +87,8 @@ pub(super) struct ServerPlan {
     pub(super) request_bytes: u32,
     /// What each request is answered with.
     pub(super) response: Arc<[u8]>,
+    /// The same, when the connection closes after it.
+    pub(super) last_response: Arc<[u8]>,
     /// Before it closes.
     pub(super) hold: Duration,
     pub(super) close: CloseBy,
@@ -173,6 +175,7 @@ impl Plan {
             requests: talk.requests,
             request_bytes: talk.request.len() as u32,
             response: talk.response,
+            last_response: talk.last_response,
             hold: args.hold.into(),
             close: args.close,
             closer: args.closer,
@@ -296,6 +299,7 @@ struct Talk {
     request: Arc<[u8]>,
     answer: Answer,
     response: Arc<[u8]>,
+    last_response: Arc<[u8]>,
 }
 
 impl Talk {
@@ -338,7 +342,8 @@ impl Talk {
                 requests,
                 request: http::request(&args.path, &host).into(),
                 answer: Answer::Http,
-                response: http::response(response_bytes as usize).into(),
+                response: http::response(response_bytes as usize, false).into(),
+                last_response: http::response(response_bytes as usize, true).into(),
             },
             _ => Talk {
                 app,
@@ -346,6 +351,7 @@ impl Talk {
                 request: filled(request_bytes),
                 answer: Answer::Bytes(response_bytes),
                 response: filled(response_bytes),
+                last_response: filled(response_bytes),
             },
         })
     }
@@ -449,7 +455,8 @@ fn limits(args: &Args, pace: Pace, expected: u64, clients: u32, servers: u32) ->
     // Those that have begun to close are there beside their successors; and RSS does not deal evenly.
     let share = |workers: u32| {
         let even = at_once.div_ceil(workers.into());
-        (even + even / if workers == 1 { 8 } else { 2 } + 1024).min(CONNS_MAX) as u32
+        let over = (even / if workers == 1 { 8 } else { 2 }).max(even.min(64 << 10));
+        (even + over + 1024).min(CONNS_MAX) as u32
     };
     let serves_others = args.driver != DriverKind::Wire;
     let server_conns = if serves_others { SERVER_CONNS_MAX.max(share(servers.max(1))) } else { share(servers.max(1)) };

@@ -383,6 +383,7 @@ fn describe(plan: &Plan) -> String {
     let cores = |cpus: &[Option<usize>]| match cpus.iter().copied().collect::<Option<Vec<usize>>>() {
         Some(cores) if cores.len() == 1 => format!("core {}", cores[0]),
         Some(cores) => format!("cores {cores:?}"),
+        None if cpus.len() == 1 => "one worker".into(),
         None => format!("{} workers", cpus.len()),
     };
     let (client_cpus, server_cpus) = plan.cpus.split_at(plan.client_workers);

@@ -37,6 +37,8 @@ struct Flow {
     answered: u32,
     /// To be closed when nothing is owed any more.
     last: bool,
+    /// By the last request.
+    asked_to_close: bool,
     reader: Reader,
 }
 
@@ -63,11 +65,14 @@ impl Server {
 
     /// Sends what is owed, as far as there is room; closes if that was all.
     fn answer(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
-        let plan = self.plan.clone();
+        let (plan, closes_first) = (self.plan.clone(), self.closes_first());
         let flow = self.flow(conn);
         while flow.owed > 0 {
-            flow.sent += cx.write(conn, &plan.response[flow.sent..]);
-            if flow.sent < plan.response.len() {
+            let asked_to_close = flow.asked_to_close && flow.owed == 1;
+            let last = asked_to_close || closes_first && flow.answered + 1 == plan.requests;
+            let response = if last { &plan.last_response } else { &plan.response };
+            flow.sent += cx.write(conn, &response[flow.sent..]);
+            if flow.sent < response.len() {
                 return;
             }
             flow.sent = 0;
@@ -156,13 +161,14 @@ impl Server {
         {
             if self.plan.app == AppKind::Http {
                 let flow = self.flow(conn);
-                let (mut owed, mut last) = (0, false);
+                let (mut owed, mut last) = (0, flow.asked_to_close);
                 let read = flow.reader.read(Kind::Request, &frame, |message| {
                     owed += u32::from(!last);
                     last |= message.last;
                 });
                 flow.owed += owed;
                 flow.last |= last;
+                flow.asked_to_close |= last;
                 if read.is_err() {
                     cx.abort(conn);
                     self.measure.fail(Cause::BadMessage, cx.now().as_micros());

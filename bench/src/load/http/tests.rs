@@ -10,13 +10,14 @@ fn messages(kind: Kind, pieces: &[&[u8]]) -> Result<(Vec<Message>, Reader), Malf
 
 #[test]
 fn what_one_end_writes_the_other_reads_however_it_is_cut() {
-    let mut stream = response(100);
-    stream.extend(response(0));
+    let mut stream = response(100, false);
+    stream.extend(response(0, true));
     for cut in 0..stream.len() {
         let (first, second) = stream.split_at(cut);
         let (messages, reader) = messages(Kind::Response, &[first, second]).unwrap();
         assert_eq!(messages.len(), 2, "cut at {cut}");
-        assert!(messages.iter().all(|message| message.status == 200 && !message.last));
+        assert!(messages.iter().all(|message| message.status == 200));
+        assert_eq!(messages.iter().map(|message| message.last).collect::<Vec<_>>(), [false, true]);
         assert_eq!(reader.at_close(), None);
     }
     let request = request("/index.html", "192.0.2.1:80");
