@@ -216,8 +216,12 @@ fn notes(plan: &Plan, outcome: &Outcome, shown: &EndOutcome) -> Vec<String> {
                 0 => "none was cut short".into(),
                 short => format!("{} were cut short: raise --time-wait-max", grouped(short)),
             };
+            let reused = match end.metrics.get(Counter::TimeWaitReused) {
+                0 => String::new(),
+                reused => format!("{} made way for a new connection (RFC 6191); ", grouped(reused)),
+            };
             notes.push(format!(
-                "the {name} kept {} connections in TIME-WAIT, {} of them still at the end; {kept}",
+                "the {name} kept {} connections in TIME-WAIT, {} of them still at the end; {reused}{kept}",
                 grouped(made),
                 grouped(end.time_waits)
             ));
