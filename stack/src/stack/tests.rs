@@ -13,7 +13,9 @@ use crate::time::Duration;
 use crate::wire::address::Address;
 
 mod loss;
+mod peer;
 mod segments;
+mod states;
 
 /// One end: a stack on a queue of an in-memory wire, and its application.
 struct Host<A> {

@@ -121,6 +121,9 @@ fn second_rst(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict
     if seg.seq == tcb.rcv_nxt {
         return Err(Verdict::PeerReset);
     }
+    if seg.seq.before(tcb.rcv_nxt) {
+        return Err(Verdict::Drop(DropReason::OutOfWindow)); // only its text reaches into the window
+    }
     challenge(tcb, env);
     Err(Verdict::Drop(DropReason::ResetChallenged))
 }

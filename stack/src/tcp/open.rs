@@ -274,9 +274,10 @@ pub fn syn_rcvd_arrives(record: &SynRcvd, seg: &Segment, config: &TcpConfig) -> 
         }
     }
     let len = seg.len();
-    let acceptable = seg.seq.within(rcv_nxt, wnd) || (len > 0 && seg.seq.add(len - 1).within(rcv_nxt, wnd));
+    let begins_inside = seg.seq.within(rcv_nxt, wnd);
+    let acceptable = begins_inside || (len > 0 && seg.seq.add(len - 1).within(rcv_nxt, wnd));
     if seg.flags.rst() {
-        return match (acceptable, seg.seq == rcv_nxt) {
+        return match (begins_inside, seg.seq == rcv_nxt) {
             (_, true) => HalfOpen::Reset,
             (true, false) => HalfOpen::Drop(DropReason::ResetChallenged, true),
             (false, false) => HalfOpen::Drop(DropReason::OutOfWindow, false),
