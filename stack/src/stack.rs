@@ -7,6 +7,7 @@
 //! Each stage is a loop over the burst, so that its code stays in the cache while the next stage's memory is being fetched.
 //! Timers, other cores and the application mark connections too; all join at stages 4 and 5, the one output path.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
@@ -24,7 +25,6 @@ use crate::demux::ports::Ports;
 use crate::demux::rss::Home;
 use crate::demux::syn_rcvd::SynRcvds;
 use crate::demux::time_wait::TimeWaits;
-use crate::demux::turns::Turns;
 use crate::ip::{Ip, Learned};
 use crate::metrics::{Counter, DropReason, Metrics};
 use crate::tcp::env::Env;
@@ -39,9 +39,12 @@ use crate::wire::packet::{self, Kind, Net};
 use crate::wire::tcp::{Flags, Segment, Seq};
 
 mod arrivals;
+mod check;
 mod icmp;
 mod lifecycle;
 mod output;
+
+pub use self::check::Left;
 
 /// A TCP/IP stack on one core. It has no clock and does no I/O: whoever drives it brings bursts and says what time it is.
 #[derive(Debug)]
@@ -63,9 +66,9 @@ pub struct Stack {
     tx_checksum: bool,
     rx_checksum: bool,
     /// Connections with something for the application.
-    marked: Turns,
+    marked: VecDeque<u32>,
     /// Connections with something to send.
-    owing: Turns,
+    owing: VecDeque<u32>,
     /// Segments of other cores' flows.
     strays: ArrayVec<(u16, Desc), BURST>,
     /// ICMP errors about them.
@@ -89,10 +92,7 @@ struct Arrived {
     frame: Option<Frame>,
     net: Net,
     seg: Segment,
-    key: FlowKey,
     hash: u64,
-    /// Whose it seemed to be in stage 2.
-    guess: Option<Owner>,
 }
 
 impl Stack {
@@ -133,8 +133,8 @@ impl Stack {
             core: caps.queue,
             tx_checksum: caps.tx_checksum,
             rx_checksum: caps.rx_checksum,
-            marked: Turns::with_capacity(limits.conns_max),
-            owing: Turns::with_capacity(limits.conns_max),
+            marked: VecDeque::with_capacity(limits.conns_max as usize),
+            owing: VecDeque::with_capacity(limits.conns_max as usize),
             strays: ArrayVec::new(),
             astray_errors: ArrayVec::new(),
             arrived: (0..BURST).map(|_| Arrived::default()).collect(),
@@ -223,13 +223,13 @@ impl Stack {
     /// Keeps a segment, that was read into its place, for the next stages; or hands it to the core that owns its flow.
     #[inline]
     fn tcp_arrives(&mut self, frame: Frame) {
-        let Arrived { frame: kept, net, seg, key, hash, .. } = &mut self.arrived[self.arrived_len];
-        *key = FlowKey { local: net.dst, remote: net.src, local_port: seg.dst_port, remote_port: seg.src_port };
-        let home = self.home.of(key);
+        let Arrived { frame: kept, net, seg, hash } = &mut self.arrived[self.arrived_len];
+        let key = flow_key(net, seg);
+        let home = self.home.of(&key);
         if home != self.core {
             return self.hand_over(home, frame);
         }
-        *hash = self.hasher.hash(key);
+        *hash = self.hasher.hash(&key);
         self.flows.prefetch(*hash);
         *kept = Some(frame);
         self.arrived_len += 1;
@@ -259,9 +259,8 @@ impl Stack {
 
     /// Stage 2 brings the records closer; stage 3 finds them there.
     fn demux(&mut self) {
-        for arrived in &mut self.arrived[..self.arrived_len] {
-            arrived.guess = self.flows.guess(arrived.hash);
-            match arrived.guess {
+        for arrived in &self.arrived[..self.arrived_len] {
+            match self.flows.guess(arrived.hash) {
                 Some(Owner::Conn(at)) => self.conns.prefetch(at),
                 Some(Owner::SynRcvd(at)) => self.half_open.prefetch(at),
                 Some(Owner::TimeWait(at)) => self.waiting.prefetch(at),
@@ -273,9 +272,10 @@ impl Stack {
     /// Stage 3.
     fn tcp(&mut self, tx: &mut TxBurst) {
         let mut burst = core::mem::take(&mut self.arrived);
-        for arrived in &mut burst[..self.arrived_len] {
-            self.segment_arrives(arrived, tx);
-            arrived.frame = None;
+        for Arrived { frame, net, seg, hash } in &mut burst[..self.arrived_len] {
+            if let Some(frame) = frame.take() {
+                self.segment_arrives(net, seg, frame, *hash, tx);
+            }
         }
         self.arrived_len = 0;
         self.arrived = burst;
@@ -415,6 +415,10 @@ impl core::fmt::Debug for Entropy {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("Entropy(..)")
     }
+}
+
+fn flow_key(net: &Net, seg: &Segment) -> FlowKey {
+    FlowKey { local: net.dst, remote: net.src, local_port: seg.dst_port, remote_port: seg.src_port }
 }
 
 const NO_FRAME_WAIT: Duration = Duration::from_millis(1);

@@ -1,4 +1,5 @@
-//! Support for the tests of handfast against Linux: namespaces, peers made of kernel sockets, captures.
+//! Support for the tests of handfast: a [simulated world](world); and against Linux, namespaces, peers made of kernel sockets,
+//! captures.
 //!
 //! The tests themselves are in `tests/`. Those that need a network of their own need root and say so when they skip.
 
@@ -9,6 +10,7 @@ pub mod kernel;
 pub mod lab;
 pub mod netns;
 pub mod process;
+pub mod world;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

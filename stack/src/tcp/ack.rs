@@ -197,10 +197,12 @@ pub(super) fn find_loss(tcb: &mut Tcb, env: &mut Env) {
     env.metrics.count(Counter::FastRecoveries);
 }
 
-/// SND.WND (RFC 9293 §3.10.7.4): only from segments newer than the last that set it.
+/// SND.WND (RFC 9293 §3.10.7.4): only from segments newer than the last that set it. Unlike there, what acknowledges more is
+/// newer whatever its sequence number, for the peer may be sending old text again: without its window the right edge, SND.UNA +
+/// SND.WND, would move with SND.UNA to where the peer has not moved it.
 #[inline]
 fn update_window(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
-    let newer = tcb.snd_wl1.before(seg.seq) || (tcb.snd_wl1 == seg.seq && tcb.snd_wl2.at_or_before(seg.ack));
+    let newer = tcb.snd_wl2.before(seg.ack) || (tcb.snd_wl2 == seg.ack && tcb.snd_wl1.at_or_before(seg.seq));
     if !newer {
         return;
     }

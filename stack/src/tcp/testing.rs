@@ -65,7 +65,7 @@ impl Sender {
         let first = iss.add(1);
         (tcb.snd_una, tcb.snd_nxt) = (first, first);
         (tcb.rcv_nxt, tcb.rcv_adv, tcb.last_ack_sent) = (Seq(1), Seq(1), Seq(1));
-        (tcb.snd_wnd, tcb.snd_wnd_max) = (60_000, 60_000);
+        (tcb.snd_wnd, tcb.snd_wnd_max, tcb.snd_wl2) = (60_000, 60_000, first);
         tcb.heard_at_ms = env.now_ms;
         tcb.congestion.start(MSS);
         tcb.congestion.recover = iss;

@@ -244,3 +244,14 @@ fn an_older_segment_does_not_set_the_window() {
     t.arrives(&old).unwrap();
     assert_eq!(t.tcb.snd_wnd, 60_000);
 }
+
+/// Found by worlds, seed 8 first: text went beyond the window.
+#[test]
+fn old_text_sent_again_that_acknowledges_more_sets_the_window() {
+    let mut t = ten_in_flight(false);
+    t.ack(2 * MSS);
+    let mut again = t.segment(4 * MSS);
+    (again.seq, again.window) = (again.seq - 1, 7_000);
+    t.arrives(&again).unwrap();
+    assert_eq!((t.tcb.snd_una, t.tcb.snd_wnd), (again.ack, 7_000));
+}
