@@ -162,9 +162,8 @@ impl Host {
     pub fn sent(&mut self, now: Instant) -> Vec<Rc<[u8]>> {
         let Some(up) = &mut self.running else { return Vec::new() };
         let sent = up.nic.sent(now);
-        if !sent.is_empty() && !(up.tx.is_empty() && up.answers.is_empty() && !up.owed) {
-            self.prodded = true; // the card has room again
-        }
+        let waits = up.owed || !up.tx.is_empty() || !up.answers.is_empty();
+        self.prodded |= waits && !sent.is_empty(); // the card has room again
         sent
     }
 

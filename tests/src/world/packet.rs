@@ -192,7 +192,7 @@ pub fn write(macs: ([u8; 6], [u8; 6]), segment: &Segment, text: &[u8]) -> Vec<u8
     tcp.extend_from_slice(&segment.to.port().to_be_bytes());
     tcp.extend_from_slice(&segment.seq.to_be_bytes());
     tcp.extend_from_slice(&segment.ack.to_be_bytes());
-    tcp.push(((20 + options.len()) / 4 << 4) as u8);
+    tcp.push((((20 + options.len()) / 4) << 4) as u8);
     tcp.push(segment.flags);
     tcp.extend_from_slice(&segment.window.to_be_bytes());
     tcp.extend_from_slice(&[0; 4]);
