@@ -7,7 +7,6 @@
 //! Each stage is a loop over the burst, so that its code stays in the cache while the next stage's memory is being fetched.
 //! Timers, other cores and the application mark connections too; all join at stages 4 and 5, the one output path.
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use arrayvec::ArrayVec;
@@ -25,6 +24,7 @@ use crate::demux::ports::Ports;
 use crate::demux::rss::Home;
 use crate::demux::syn_rcvd::SynRcvds;
 use crate::demux::time_wait::TimeWaits;
+use crate::demux::turns::Turns;
 use crate::ip::{Ip, Learned};
 use crate::metrics::{Counter, DropReason, Metrics};
 use crate::tcp::env::Env;
@@ -66,9 +66,9 @@ pub struct Stack {
     tx_checksum: bool,
     rx_checksum: bool,
     /// Connections with something for the application.
-    marked: VecDeque<u32>,
+    marked: Turns,
     /// Connections with something to send.
-    owing: VecDeque<u32>,
+    owing: Turns,
     /// Segments of other cores' flows.
     strays: ArrayVec<(u16, Desc), BURST>,
     /// ICMP errors about them.
@@ -92,7 +92,10 @@ struct Arrived {
     frame: Option<Frame>,
     net: Net,
     seg: Segment,
+    key: FlowKey,
     hash: u64,
+    /// Whose it seemed to be in stage 2.
+    guess: Option<Owner>,
 }
 
 impl Stack {
@@ -133,8 +136,8 @@ impl Stack {
             core: caps.queue,
             tx_checksum: caps.tx_checksum,
             rx_checksum: caps.rx_checksum,
-            marked: VecDeque::with_capacity(limits.conns_max as usize),
-            owing: VecDeque::with_capacity(limits.conns_max as usize),
+            marked: Turns::with_capacity(limits.conns_max),
+            owing: Turns::with_capacity(limits.conns_max),
             strays: ArrayVec::new(),
             astray_errors: ArrayVec::new(),
             arrived: (0..BURST).map(|_| Arrived::default()).collect(),
@@ -223,13 +226,13 @@ impl Stack {
     /// Keeps a segment, that was read into its place, for the next stages; or hands it to the core that owns its flow.
     #[inline]
     fn tcp_arrives(&mut self, frame: Frame) {
-        let Arrived { frame: kept, net, seg, hash } = &mut self.arrived[self.arrived_len];
-        let key = flow_key(net, seg);
-        let home = self.home.of(&key);
+        let Arrived { frame: kept, net, seg, key, hash, .. } = &mut self.arrived[self.arrived_len];
+        *key = FlowKey { local: net.dst, remote: net.src, local_port: seg.dst_port, remote_port: seg.src_port };
+        let home = self.home.of(key);
         if home != self.core {
             return self.hand_over(home, frame);
         }
-        *hash = self.hasher.hash(&key);
+        *hash = self.hasher.hash(key);
         self.flows.prefetch(*hash);
         *kept = Some(frame);
         self.arrived_len += 1;
@@ -259,8 +262,9 @@ impl Stack {
 
     /// Stage 2 brings the records closer; stage 3 finds them there.
     fn demux(&mut self) {
-        for arrived in &self.arrived[..self.arrived_len] {
-            match self.flows.guess(arrived.hash) {
+        for arrived in &mut self.arrived[..self.arrived_len] {
+            arrived.guess = self.flows.guess(arrived.hash);
+            match arrived.guess {
                 Some(Owner::Conn(at)) => self.conns.prefetch(at),
                 Some(Owner::SynRcvd(at)) => self.half_open.prefetch(at),
                 Some(Owner::TimeWait(at)) => self.waiting.prefetch(at),
@@ -272,10 +276,9 @@ impl Stack {
     /// Stage 3.
     fn tcp(&mut self, tx: &mut TxBurst) {
         let mut burst = core::mem::take(&mut self.arrived);
-        for Arrived { frame, net, seg, hash } in &mut burst[..self.arrived_len] {
-            if let Some(frame) = frame.take() {
-                self.segment_arrives(net, seg, frame, *hash, tx);
-            }
+        for arrived in &mut burst[..self.arrived_len] {
+            self.segment_arrives(arrived, tx);
+            arrived.frame = None;
         }
         self.arrived_len = 0;
         self.arrived = burst;
@@ -415,10 +418,6 @@ impl core::fmt::Debug for Entropy {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("Entropy(..)")
     }
-}
-
-fn flow_key(net: &Net, seg: &Segment) -> FlowKey {
-    FlowKey { local: net.dst, remote: net.src, local_port: seg.dst_port, remote_port: seg.src_port }
 }
 
 const NO_FRAME_WAIT: Duration = Duration::from_millis(1);

@@ -97,10 +97,10 @@ impl<T> Conns<T> {
         ConnId::new(index, self.slab.generation(index)?)
     }
 
-    /// Takes the connection at this place out of the table. Its handle is stale from here on.
+    /// Drops the connection at this place, if there is one. Its handle is stale from here on.
     #[inline]
-    pub fn remove(&mut self, index: u32) -> Option<T> {
-        self.slab.remove(index)
+    pub fn discard(&mut self, index: u32) {
+        self.slab.discard(index);
     }
 
     /// Asks the processor to fetch the first cache line of the connection at this place.

@@ -10,3 +10,4 @@ pub mod rss;
 pub mod slab;
 pub mod syn_rcvd;
 pub mod time_wait;
+pub mod turns;

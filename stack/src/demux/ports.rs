@@ -35,13 +35,14 @@ impl Ports {
         mut is_usable: impl FnMut(u16) -> bool,
     ) -> Option<u16> {
         let hash = self.hasher.hash(&FlowKey { local, remote, local_port: 0, remote_port });
-        let offset = (hash >> 32) as u32;
+        let offset = (((hash >> 32) * u64::from(self.count)) >> 32) as u32;
         let counter = &mut self.counters[hash as usize % COUNTERS];
         for _ in 0..self.count.min(PROBES_MAX) {
             let step = u32::from(*counter);
             // The counter turns over at the end of the range, or the walk would jump there.
             *counter = if step + 1 < self.count { (step + 1) as u16 } else { 0 };
-            let port = self.first + ((u64::from(offset) + u64::from(step)) % u64::from(self.count)) as u16;
+            let ahead = offset + step;
+            let port = self.first + if ahead < self.count { ahead } else { ahead - self.count } as u16;
             if is_usable(port) {
                 return Some(port);
             }

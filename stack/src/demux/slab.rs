@@ -86,10 +86,26 @@ impl<T> Slab<T> {
     #[inline]
     pub fn remove(&mut self, index: u32) -> Option<T> {
         let record = self.records.get_mut(index as usize)?.take()?;
+        self.freed(index);
+        Some(record)
+    }
+
+    /// Drops the record at `index` where it lies, if there is one.
+    #[inline]
+    pub fn discard(&mut self, index: u32) {
+        if let Some(record) = self.records.get_mut(index as usize)
+            && record.is_some()
+        {
+            *record = None;
+            self.freed(index);
+        }
+    }
+
+    #[inline]
+    fn freed(&mut self, index: u32) {
         let generation = &mut self.generations[index as usize];
         *generation = generation.checked_add(1).unwrap_or(FIRST_GENERATION);
         self.free.push(index);
-        Some(record)
     }
 
     /// Asks the processor to fetch the first cache line of the record at `index`.

@@ -101,6 +101,8 @@ pub struct Ip {
     path_mtus: PathMtus,
     /// Who was looked up last.
     last: (Address, NeighbourId),
+    /// Whom a source was looked up for last, and which. Routes do not change.
+    last_source: (Address, Address),
     /// Packets for neighbours (the address beside them) that are being asked.
     waiting: VecDeque<(Address, Frame)>,
     waiting_max: usize,
@@ -141,6 +143,7 @@ impl Ip {
             neighbours,
             path_mtus: PathMtus::new(config.path_mtus_max, config.hash_key),
             last: (Address::UNSPECIFIED_V6, NeighbourId::default()),
+            last_source: (Address::UNSPECIFIED_V6, Address::UNSPECIFIED_V6),
             waiting: VecDeque::with_capacity(config.waiting_packets_max),
             waiting_max: config.waiting_packets_max,
             learned: ArrayVec::new(),
@@ -209,8 +212,13 @@ impl Ip {
     }
 
     /// The address of ours to send to `dst` from; `None` without a route.
-    pub fn source_for(&self, dst: Address) -> Option<Address> {
-        self.local.routes.source_for(dst)
+    #[inline]
+    pub fn source_for(&mut self, dst: Address) -> Option<Address> {
+        // There is no source for the unspecified address.
+        if self.last_source.0 != dst || dst.is_unspecified() {
+            self.last_source = (dst, self.local.routes.source_for(dst)?);
+        }
+        Some(self.last_source.1)
     }
 
     /// Where a packet for `dst` goes on the link. The fast path is an index and two compares: keep `cached` with the
@@ -218,15 +226,22 @@ impl Ip {
     /// [`take_woken`](Self::take_woken) when a pending neighbour answers or fails; do not give it again before that.
     #[inline]
     pub fn next_hop(&mut self, now: Instant, dst: Address, cached: &mut NeighbourId, waiter: Option<u32>) -> NextHop {
-        match self.neighbours.fresh(now, *cached) {
-            Some(mac) => NextHop::Ready(mac),
-            None => self.look_up(now, dst, cached, waiter),
+        if let Some(mac) = self.neighbours.fresh(now, *cached) {
+            return NextHop::Ready(mac);
         }
+        // Connections to one destination tend to come in a row.
+        let (last, id) = self.last;
+        if last == dst
+            && let Some(mac) = self.neighbours.fresh(now, id)
+        {
+            *cached = id;
+            return NextHop::Ready(mac);
+        }
+        self.look_up(now, dst, cached, waiter)
     }
 
     #[cold]
     fn look_up(&mut self, now: Instant, dst: Address, cached: &mut NeighbourId, waiter: Option<u32>) -> NextHop {
-        // Connections to one destination tend to come in a row.
         let (last, id) = self.last;
         if last == dst
             && let Some(mac) = self.neighbours.usable(now, id)

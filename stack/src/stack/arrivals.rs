@@ -1,14 +1,14 @@
 //! Stage 3: each segment meets the record of its flow (RFC 9293 §3.10.7).
 
 use handfast_drivers::burst::TxBurst;
-use handfast_drivers::frame::Frame;
 
-use super::{Stack, flow_key};
+use super::{Arrived, Stack};
 use crate::app::Closed;
 use crate::demux::flow::FlowKey;
 use crate::demux::flows::Owner;
 use crate::demux::listeners::{Listener, ListenerId};
 use crate::demux::syn_rcvd::{Offered, SynRcvd};
+use crate::demux::time_wait::TimeWait;
 use crate::metrics::{Counter, DropReason};
 use crate::tcp::close::{self, Waiting};
 use crate::tcp::input::{self, Verdict};
@@ -17,52 +17,75 @@ use crate::tcp::output::{self, Path};
 use crate::tcp::state::State;
 use crate::tcp::tcb::Bits;
 use crate::trace::TraceKind;
-use crate::wire::packet::{Ip, Net};
+use crate::wire::packet::Ip;
 use crate::wire::tcp::{Header, Segment, Seq};
 
 impl Stack {
-    pub(super) fn segment_arrives(&mut self, net: &Net, seg: &Segment, frame: Frame, hash: u64, tx: &mut TxBurst) {
-        let key = flow_key(net, seg);
-        match self.owner(&key, hash) {
-            Some(Owner::Conn(at)) => self.conn_arrives(at, net, seg, frame, tx),
-            Some(Owner::SynRcvd(at)) => self.half_open_arrives(at, net, seg, frame, hash, tx),
-            Some(Owner::TimeWait(at)) => self.time_wait_arrives(at, net, seg, frame, hash, tx),
-            None => self.listen_arrives(key, net, seg, frame, hash, None, tx),
+    /// Takes the segment's frame if it keeps it.
+    pub(super) fn segment_arrives(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) {
+        let Arrived { key, hash, guess, .. } = arrived;
+        // Segments before it in the burst may have changed whose the flow is.
+        let owner = guess.filter(|owner| self.is_of(*owner, key)).or_else(|| self.owner(key, *hash));
+        match owner {
+            Some(Owner::Conn(at)) => self.conn_arrives(at, arrived, tx),
+            Some(Owner::SynRcvd(at)) => self.half_open_arrives(at, arrived, tx),
+            Some(Owner::TimeWait(at)) => self.time_wait_arrives(at, arrived, tx),
+            None => self.listen_arrives(arrived, None, tx),
         }
     }
 
     pub(super) fn owner(&self, key: &FlowKey, hash: u64) -> Option<Owner> {
-        self.flows.find(hash, |owner| match owner {
+        self.flows.find(hash, |owner| self.is_of(owner, key))
+    }
+
+    /// Whether this record is there, and of this flow.
+    #[inline]
+    fn is_of(&self, owner: Owner, key: &FlowKey) -> bool {
+        match owner {
             Owner::Conn(at) => self.conns.at(at).is_some_and(|tcb| tcb.key == *key),
             Owner::SynRcvd(at) => self.half_open.get(at).is_some_and(|record| record.key == *key),
             Owner::TimeWait(at) => self.waiting.get(at).is_some_and(|record| record.key == *key),
-        })
+        }
     }
 
     /// A segment for a connection that has its `Tcb`.
-    fn conn_arrives(&mut self, at: u32, net: &Net, seg: &Segment, mut frame: Frame, tx: &mut TxBurst) {
-        let payload = net.payload_range(seg);
-        frame.truncate(payload.end);
-        frame.trim_front(payload.start);
+    fn conn_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
+        let Arrived { frame, net, seg, .. } = arrived;
         let Some(tcb) = self.conns.at_mut(at) else { return };
-        let mut frame = Some(frame);
-        let verdict = input::segment_arrives(tcb, seg, &mut frame, &mut self.env);
+        if seg.payload_len > 0
+            && let Some(frame) = frame
+        {
+            let payload = net.payload_range(seg);
+            frame.truncate(payload.end);
+            frame.trim_front(payload.start);
+        }
+        let verdict = input::segment_arrives(tcb, seg, frame, &mut self.env);
+        if !tcb.bits.has(Bits::MARKED) {
+            tcb.bits.set(Bits::MARKED);
+            self.marked.push_back(at);
+        }
         if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
             self.note(at, TraceKind::Received, seg.flags, seg.seq, seg.ack, seg.payload_len);
         }
+        if let Err(verdict) = verdict {
+            self.not_taken(at, verdict, arrived, tx);
+        }
+    }
+
+    #[cold]
+    fn not_taken(&mut self, at: u32, verdict: Verdict, arrived: &mut Arrived, tx: &mut TxBurst) {
         match verdict {
-            Ok(()) => {}
-            Err(Verdict::Drop(reason)) => self.env.metrics.dropped(reason),
-            Err(Verdict::Refuse(reason)) => {
+            Verdict::Drop(reason) => self.env.metrics.dropped(reason),
+            Verdict::Refuse(reason) => {
                 self.env.metrics.dropped(reason);
-                self.refuse(net, seg, frame, tx);
+                self.refuse(arrived, tx);
             }
-            Err(Verdict::Reset(reason)) => {
+            Verdict::Reset(reason) => {
                 self.env.metrics.dropped(reason);
                 self.reset(at, tx);
                 self.end(at, Closed::Aborted);
             }
-            Err(Verdict::PeerReset) => {
+            Verdict::PeerReset => {
                 self.env.metrics.count(Counter::ResetsReceived);
                 // RFC 9293 §3.10.7.4: also an active open whose SYN crossed the peer's.
                 let state = self.conns.at(at).map(|tcb| tcb.state());
@@ -70,18 +93,18 @@ impl Stack {
                 self.end(at, if refused { Closed::Refused } else { Closed::Reset });
             }
         }
-        self.mark(at);
     }
 
     /// A segment for a half-open passive connection.
-    fn half_open_arrives(&mut self, at: u32, net: &Net, seg: &Segment, frame: Frame, hash: u64, tx: &mut TxBurst) {
+    fn half_open_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
         let Some(&record) = self.half_open.get(at) else { return };
-        match open::syn_rcvd_arrives(&record, seg, &self.env.config) {
-            HalfOpen::Complete => self.complete(at, record, net, seg, frame, hash, tx),
+        let hash = arrived.hash;
+        match open::syn_rcvd_arrives(&record, &arrived.seg, &self.env.config) {
+            HalfOpen::Complete => self.complete(at, &record, arrived, tx),
             HalfOpen::SynAckAgain => {
                 self.env.metrics.dropped(DropReason::Duplicate);
                 self.env.metrics.count(Counter::Retransmissions);
-                self.syn_ack_in_place(&record, net, frame, hash, tx);
+                self.syn_ack_in_place(&record, arrived, tx);
             }
             HalfOpen::Reset => {
                 self.env.metrics.count(Counter::ResetsReceived);
@@ -92,46 +115,38 @@ impl Stack {
                 if ack_owed && self.env.challenges.take(self.env.now) {
                     self.env.metrics.count(Counter::ChallengeAcks);
                     let header = open::challenge(&record, &self.env.config, self.ts_value(hash));
-                    self.answer(net, &header, frame, tx);
+                    self.answer(arrived, &header, tx);
                 }
             }
             HalfOpen::Refuse(reason) => {
                 self.env.metrics.dropped(reason);
-                self.refuse(net, seg, Some(frame), tx);
+                self.refuse(arrived, tx);
             }
         }
     }
 
     /// The third segment of the handshake: the half-open record becomes a connection.
-    #[expect(clippy::too_many_arguments, reason = "a segment and where it belongs")]
-    fn complete(
-        &mut self,
-        at: u32,
-        record: SynRcvd,
-        net: &Net,
-        seg: &Segment,
-        frame: Frame,
-        hash: u64,
-        tx: &mut TxBurst,
-    ) {
-        let Some(tag) = self.listener(&record).map(|listener| listener.tag) else {
+    fn complete(&mut self, at: u32, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
+        let hash = arrived.hash;
+        let Some(listener) = self.listener(record) else {
             // Nobody listens any more: what was begun is refused.
             self.env.metrics.dropped(DropReason::NoConnection);
             self.forget_half_open(at, hash);
-            return self.refuse(net, seg, Some(frame), tx);
+            return self.refuse(arrived, tx);
         };
+        let tag = listener.tag;
         let mss = self.local_mss(&record.key);
         let ts_offset = self.isn.timestamp_offset(hash);
         let env = &mut self.env;
-        let made = self.conns.insert_with(|_| open::passive(&record, tag, mss, ts_offset, seg, env));
+        let made = self.conns.insert_with(|_| open::passive(record, tag, mss, ts_offset, &arrived.seg, env));
         let Some(conn) = made else {
             // The half-open record stays: the peer's next segment, or our SYN-ACK again, tries once more.
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         };
         self.half_open.remove(at);
-        self.half_open_fewer(&record);
+        self.half_open_fewer(record);
         self.flows.replace(hash, Owner::SynRcvd(at), Owner::Conn(conn.index()));
-        self.conn_arrives(conn.index(), net, seg, frame, tx);
+        self.conn_arrives(conn.index(), arrived, tx);
     }
 
     pub(super) fn forget_half_open(&mut self, at: u32, hash: u64) {
@@ -142,8 +157,9 @@ impl Stack {
     }
 
     /// A segment for a connection in TIME-WAIT.
-    fn time_wait_arrives(&mut self, at: u32, net: &Net, seg: &Segment, frame: Frame, hash: u64, tx: &mut TxBurst) {
+    fn time_wait_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
         let Some(&record) = self.waiting.get(at) else { return };
+        let seg = &arrived.seg;
         match close::time_wait_arrives(&record, seg) {
             Waiting::Restart => {
                 self.env.metrics.count(Counter::TimeWaitRestarts);
@@ -152,12 +168,12 @@ impl Stack {
                     record.ts_recent = timestamps.value;
                 }
                 let record = self.waiting.get(at).copied().unwrap_or(record);
-                self.acknowledge_time_wait(&record, net, frame, hash, tx);
+                self.acknowledge_time_wait(&record, arrived, tx);
             }
             Waiting::Acknowledge(reason) => {
                 self.env.metrics.dropped(reason);
                 if self.env.challenges.take(self.env.now) {
-                    self.acknowledge_time_wait(&record, net, frame, hash, tx);
+                    self.acknowledge_time_wait(&record, arrived, tx);
                 }
             }
             Waiting::Drop(reason) => self.env.metrics.dropped(reason),
@@ -169,56 +185,40 @@ impl Stack {
                 }
                 self.env.metrics.count(Counter::TimeWaitReused);
                 self.waiting.remove(at);
-                self.flows.remove(hash, Owner::TimeWait(at));
+                self.flows.remove(arrived.hash, Owner::TimeWait(at));
                 // RFC 9293 §3.10.7.4: a sequence number larger than any that the old incarnation used.
                 let iss_min = record.snd_nxt.add(1 << 16);
-                self.listen_arrives(record.key, net, seg, frame, hash, Some(iss_min), tx);
+                self.listen_arrives(arrived, Some(iss_min), tx);
             }
         }
     }
 
-    fn acknowledge_time_wait(
-        &mut self,
-        record: &crate::demux::time_wait::TimeWait,
-        net: &Net,
-        frame: Frame,
-        hash: u64,
-        tx: &mut TxBurst,
-    ) {
-        let header = close::time_wait_ack(record, self.ts_value(hash));
-        self.answer(net, &header, frame, tx);
+    fn acknowledge_time_wait(&mut self, record: &TimeWait, arrived: &mut Arrived, tx: &mut TxBurst) {
+        let header = close::time_wait_ack(record, self.ts_value(arrived.hash));
+        self.answer(arrived, &header, tx);
     }
 
     /// A segment of no known flow: CLOSED or LISTEN (RFC 9293 §3.10.7.1, §3.10.7.2).
-    #[expect(clippy::too_many_arguments, reason = "a segment and where it belongs")]
-    fn listen_arrives(
-        &mut self,
-        key: FlowKey,
-        net: &Net,
-        seg: &Segment,
-        frame: Frame,
-        hash: u64,
-        iss_min: Option<Seq>,
-        tx: &mut TxBurst,
-    ) {
+    fn listen_arrives(&mut self, arrived: &mut Arrived, iss_min: Option<Seq>, tx: &mut TxBurst) {
+        let Arrived { seg, key, hash, .. } = arrived;
         if seg.flags.rst() {
             return self.env.metrics.dropped(DropReason::ListenRefused); // first
         }
         let Some(listener) = self.listeners.find(key.local, key.local_port) else {
             self.env.metrics.dropped(DropReason::NoConnection);
-            return self.refuse(net, seg, Some(frame), tx);
+            return self.refuse(arrived, tx);
         };
         if seg.flags.ack() {
             self.env.metrics.dropped(DropReason::ListenRefused); // second
-            return self.refuse(net, seg, Some(frame), tx);
+            return self.refuse(arrived, tx);
         }
         if let Err(reason) = self.admits(Some(listener), seg) {
             return self.env.metrics.dropped(reason); // fourth
         }
         // Third: SYN. Its text, if any, is not kept: the peer sends it again.
-        let iss = self.isn.generate(&key, self.env.now);
+        let iss = self.isn.generate(key, self.env.now);
         let record = SynRcvd {
-            key,
+            key: *key,
             iss: iss_min.map_or(iss, |min| iss.max(min)),
             irs: seg.seq,
             ts_recent: seg.timestamps.map_or(0, |timestamps| timestamps.value),
@@ -231,7 +231,7 @@ impl Stack {
         let Some(at) = self.half_open.insert(self.env.now_ms, record) else {
             return self.env.metrics.dropped(DropReason::BacklogFull);
         };
-        if !self.flows.insert(hash, Owner::SynRcvd(at)) {
+        if !self.flows.insert(*hash, Owner::SynRcvd(at)) {
             self.half_open.remove(at);
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         }
@@ -239,7 +239,7 @@ impl Stack {
             listener.half_open += 1;
         }
         self.env.metrics.count(Counter::PassiveOpens);
-        self.syn_ack_in_place(&record, net, frame, hash, tx);
+        self.syn_ack_in_place(&record, arrived, tx);
     }
 
     /// Whether a listener takes this segment as the beginning of a connection.
@@ -288,28 +288,29 @@ impl Stack {
         self.env.now_ms.wrapping_add(self.isn.timestamp_offset(hash))
     }
 
-    fn syn_ack_in_place(&mut self, record: &SynRcvd, net: &Net, frame: Frame, hash: u64, tx: &mut TxBurst) {
+    fn syn_ack_in_place(&mut self, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
         let mss = self.local_mss(&record.key);
-        let header = open::syn_ack(record, &self.env.config, mss, self.ts_value(hash));
-        self.answer(net, &header, frame, tx);
+        let header = open::syn_ack(record, &self.env.config, mss, self.ts_value(arrived.hash));
+        self.answer(arrived, &header, tx);
     }
 
     /// Answers a segment for which there is no connection by a reset.
-    fn refuse(&mut self, net: &Net, seg: &Segment, frame: Option<Frame>, tx: &mut TxBurst) {
-        let Some(header) = close::refusal(seg) else { return };
-        if let Some(frame) = frame.or_else(|| self.env.pool.alloc())
-            && self.answer(net, &header, frame, tx)
-        {
+    fn refuse(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) {
+        let Some(header) = close::refusal(&arrived.seg) else { return };
+        if self.answer(arrived, &header, tx) {
             self.env.metrics.count(Counter::ResetsSent);
         }
     }
 
-    /// Sends a segment without payload back to where `net` came from, in the frame that it came in. Whether there was room.
-    fn answer(&mut self, net: &Net, header: &Header, mut frame: Frame, tx: &mut TxBurst) -> bool {
+    /// Sends a segment without payload back to where `arrived` came from, in the frame that it came in. Whether it could.
+    fn answer(&mut self, arrived: &mut Arrived, header: &Header, tx: &mut TxBurst) -> bool {
         if tx.room() == 0 {
             self.env.metrics.dropped(DropReason::TransmitFull);
             return false;
         }
+        // TCP keeps the frames of segments that it takes, and does not answer those here.
+        let Some(mut frame) = arrived.frame.take() else { return false };
+        let net = &arrived.net;
         let path = Path { link: self.ip.ethernet(net.link.src_mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
         frame.reset();
         tx.push(output::bare(frame, &Ip::new(net.dst, net.src), header, &path));

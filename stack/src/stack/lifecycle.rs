@@ -9,6 +9,7 @@ use crate::app::{App, Closed, ConnId, ConnectError, Cx, ListenError};
 use crate::demux::flow::FlowKey;
 use crate::demux::flows::Owner;
 use crate::demux::listeners::{self, Listener};
+use crate::demux::time_wait::TimeWait;
 use crate::ip::{NeighbourId, NextHop};
 use crate::metrics::{Counter, DropReason};
 use crate::tcp::output::{self, Path, Progress};
@@ -62,6 +63,7 @@ impl Stack {
         }
         let key = |local_port| FlowKey { local: from, remote: to, local_port, remote_port: remote.port() };
         let Stack { ports, hasher, flows, home, core, conns, half_open, waiting, .. } = self;
+        let mut hash = 0;
         // A port is usable if its flow is new and its answers come to this core.
         let is_usable = |port: u16| {
             let key = key(port);
@@ -73,11 +75,11 @@ impl Stack {
                 Owner::SynRcvd(at) => half_open.get(at).is_some_and(|record| record.key == key),
                 Owner::TimeWait(at) => waiting.get(at).is_some_and(|record| record.key == key),
             };
-            flows.find(hasher.hash(&key), taken).is_none()
+            hash = hasher.hash(&key);
+            flows.find(hash, taken).is_none()
         };
         let port = ports.pick(from, to, remote.port(), is_usable).ok_or(ConnectError::NoPort)?;
         let key = key(port);
-        let hash = self.hasher.hash(&key);
         let (iss, ts_offset) = (self.isn.generate(&key, self.env.now), self.isn.timestamp_offset(hash));
         let mss = self.local_mss(&key);
         let env = &mut self.env;
@@ -93,7 +95,7 @@ impl Stack {
         });
         let conn = conn.ok_or(ConnectError::TooManyConnections)?;
         if !self.flows.insert(hash, Owner::Conn(conn.index())) {
-            self.conns.remove(conn.index());
+            self.conns.discard(conn.index());
             return Err(ConnectError::TooManyConnections);
         }
         self.mark(conn.index());
@@ -234,7 +236,7 @@ impl Stack {
 
     /// Stage 4: each marked connection once, its events in the order in which they come about.
     pub(super) fn call<A: App>(&mut self, app: &mut A) {
-        // Callbacks mark more, so each leaves the queue first: it never holds a connection twice, and does not grow.
+        // Callbacks mark more, so each leaves the queue first: it never holds a connection twice.
         while let Some(at) = self.marked.pop_front() {
             self.call_for(at, app);
         }
@@ -244,41 +246,60 @@ impl Stack {
         app.on_turn(&mut Cx { stack: self });
         // What on_turn marked needs output, and its events wait for the next turn.
         for at in 0..self.marked.len() {
-            let index = self.marked[at];
-            self.owe(index);
+            if let Some(index) = self.marked.get(at) {
+                self.owe(index);
+            }
         }
     }
 
     #[inline]
     fn call_for<A: App>(&mut self, at: u32, app: &mut A) {
-        let (Some(conn), Some(tcb)) = (self.conns.id_at(at), self.conns.at_mut(at)) else { return };
-        tcb.bits.clear(Bits::MARKED);
-        let over = tcb.closed.is_some() || matches!(tcb.state(), State::Closed | State::TimeWait);
-        if (tcb.events.is_empty() && !over) || tcb.bits.has(Bits::REPORTED) {
-            return self.owe(at);
+        let Some(tcb) = self.conns.at_mut(at) else { return };
+        // It stays marked until its calls are over: what they do to it needs no second look.
+        let events = tcb.events;
+        if (!events.is_empty() || tcb.is_over()) && !tcb.bits.has(Bits::REPORTED) {
+            self.report(at, events, app);
         }
-        if tcb.events.take(Events::ACCEPTED) {
+        let Some(tcb) = self.conns.at_mut(at) else { return };
+        tcb.bits.clear(Bits::MARKED);
+        if !tcb.bits.has(Bits::OWING) {
+            tcb.bits.set(Bits::OWING);
+            self.owing.push_back(at);
+        }
+    }
+
+    /// Calls the application about `events` of a connection; what one call changes decides about the next.
+    #[inline]
+    fn report<A: App>(&mut self, at: u32, events: Events, app: &mut A) {
+        let Some(conn) = self.conns.id_at(at) else { return };
+        if events.has(Events::ACCEPTED)
+            && let Some(tcb) = self.conns.at_mut(at)
+        {
+            tcb.events.take(Events::ACCEPTED);
             tcb.bits.set(Bits::APP_KNOWS);
             app.on_accept(&mut Cx { stack: self }, conn);
         }
-        if self.takes(conn, Events::CONNECTED) {
+        if events.has(Events::CONNECTED) && self.takes(conn, Events::CONNECTED) {
             app.on_connect(&mut Cx { stack: self }, conn);
         }
-        if self.takes(conn, Events::DATA) {
+        if events.has(Events::DATA) && self.takes(conn, Events::DATA) {
             app.on_data(&mut Cx { stack: self }, conn);
         }
-        if self.takes(conn, Events::WRITABLE) {
+        if events.has(Events::WRITABLE) && self.takes(conn, Events::WRITABLE) {
             app.on_writable(&mut Cx { stack: self }, conn);
         }
-        if self.takes(conn, Events::TIMER) {
+        if events.has(Events::TIMER) && self.takes(conn, Events::TIMER) {
             app.on_timer(&mut Cx { stack: self }, conn);
         }
-        let at_end = self.conn(conn).is_some_and(|tcb| tcb.rx.is_empty());
-        if at_end && self.takes(conn, Events::PEER_CLOSED) {
+        if events.has(Events::PEER_CLOSED)
+            && self.conn(conn).is_some_and(|tcb| tcb.rx.is_empty())
+            && self.takes(conn, Events::PEER_CLOSED)
+        {
             app.on_peer_close(&mut Cx { stack: self }, conn);
         }
-        self.report_end(conn, app);
-        self.owe(at);
+        if self.conns.at(at).is_some_and(Tcb::is_over) {
+            self.report_end(conn, app);
+        }
     }
 
     /// Takes an event away, if the connection is still there and the application still wants to hear of it.
@@ -290,14 +311,10 @@ impl Stack {
     /// Tells the application, once, that a connection is over and all its data was taken.
     fn report_end<A: App>(&mut self, conn: ConnId, app: &mut A) {
         let Some((tcb, _)) = self.conn_mut(conn) else { return };
-        let how = match (tcb.closed, tcb.state()) {
-            (Some(how), _) => how,
-            (None, State::Closed | State::TimeWait) => Closed::Orderly,
-            _ => return,
-        };
         if !tcb.rx.is_empty() && !tcb.bits.has(Bits::APP_CLOSED) {
             return;
         }
+        let how = tcb.closed.unwrap_or(Closed::Orderly);
         let knows = tcb.bits.has(Bits::APP_KNOWS);
         let (traced, seq, ack) = (tcb.bits.has(Bits::TRACED), tcb.snd_nxt, tcb.rcv_nxt);
         if self.trace.wants(traced) {
@@ -327,30 +344,31 @@ impl Stack {
 
     /// The record's end: everything of it goes back to where it came from. TIME-WAIT goes on in a record of its own.
     pub(super) fn release(&mut self, at: u32) {
-        let Some(mut tcb) = self.conns.remove(at) else { return };
-        self.wheel.cancel(at);
-        recv::discard(&mut tcb, &mut self.env);
+        let Some(tcb) = self.conns.at_mut(at) else { return };
+        recv::discard(tcb, &mut self.env);
         self.env.tx.clear(&mut tcb.tx);
         let hash = self.hasher.hash(&tcb.key);
-        if tcb.state() != State::TimeWait || tcb.closed.is_some() {
-            self.flows.remove(hash, Owner::Conn(at));
-            return;
+        let waits = (tcb.state() == State::TimeWait && tcb.closed.is_none()).then(|| close::time_wait(tcb));
+        self.conns.discard(at);
+        self.wheel.cancel(at);
+        match waits.and_then(|record| self.wait(record)) {
+            Some(waiting) => drop(self.flows.replace(hash, Owner::Conn(at), Owner::TimeWait(waiting))),
+            None => drop(self.flows.remove(hash, Owner::Conn(at))),
         }
+    }
+
+    /// Begins 2·MSL; the one that has waited longest makes room.
+    #[inline]
+    fn wait(&mut self, record: TimeWait) -> Option<u32> {
         let now_ms = self.env.now_ms;
         self.env.metrics.count(Counter::TimeWaits);
-        let record = close::time_wait(&tcb);
-        let kept = self.waiting.insert(now_ms, record).or_else(|| {
-            // The one that waited longest makes room.
+        self.waiting.insert(now_ms, record).or_else(|| {
             let (oldest, key) = self.waiting.oldest().map(|(oldest, record)| (oldest, record.key))?;
             self.waiting.remove(oldest);
             self.flows.remove(self.hasher.hash(&key), Owner::TimeWait(oldest));
             self.env.metrics.dropped(DropReason::TimeWaitFull);
             self.waiting.insert(now_ms, record)
-        });
-        match kept {
-            Some(kept) => drop(self.flows.replace(hash, Owner::Conn(at), Owner::TimeWait(kept))),
-            None => drop(self.flows.remove(hash, Owner::Conn(at))),
-        }
+        })
     }
 
     /// Resets every connection that is left.

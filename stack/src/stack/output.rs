@@ -39,47 +39,59 @@ impl Stack {
         let now = self.env.now;
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         if tcb.bits.has(Bits::RESET_OWED) {
-            if tx.room() == 0 {
-                return Progress::Full;
-            }
-            tcb.bits.clear(Bits::RESET_OWED);
-            self.reset(at, tx);
-            self.end(at, Closed::Aborted);
+            return self.send_reset(at, tx);
+        }
+        if !output::is_owing(tcb) || tcb.bits.has(Bits::AWAITS_NEIGHBOUR) {
             return self.settle(at);
         }
-        if tcb.state() != State::Closed && !tcb.bits.has(Bits::AWAITS_NEIGHBOUR) {
-            match self.ip.next_hop(now, tcb.key.remote, &mut tcb.neighbour, Some(at)) {
-                NextHop::Ready(mac) => {
-                    let path = Path { link: self.ip.ethernet(mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
-                    let waiting = tx.len();
-                    let progress = output::run(tcb, &mut self.env, &path, tx);
-                    let sent = tx.len() - waiting;
-                    if self.trace.wants(tcb.bits.has(Bits::TRACED)) && sent > 0 {
-                        let (seq, ack) = (tcb.snd_nxt, tcb.rcv_nxt);
-                        self.note(at, TraceKind::Sent, Flags::default(), seq, ack, sent as u16);
-                    }
-                    if progress != Progress::Done {
-                        return progress;
-                    }
+        match self.ip.next_hop(now, tcb.key.remote, &mut tcb.neighbour, Some(at)) {
+            NextHop::Ready(mac) => {
+                let path = Path { link: self.ip.ethernet(mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
+                let waiting = tx.len();
+                let progress = output::run(tcb, &mut self.env, &path, tx);
+                let sent = tx.len() - waiting;
+                if self.trace.wants(tcb.bits.has(Bits::TRACED)) && sent > 0 {
+                    let (seq, ack) = (tcb.snd_nxt, tcb.rcv_nxt);
+                    self.note(at, TraceKind::Sent, Flags::default(), seq, ack, sent as u16);
                 }
-                NextHop::Pending => {
-                    tcb.bits.set(Bits::AWAITS_NEIGHBOUR);
-                    // Only so many can wait; the rest look again.
-                    timers::arm_retry(tcb, LOOK_AGAIN_MS, &self.env);
-                }
-                NextHop::Unreachable | NextHop::NoRoute if tcb.state() == State::SynSent => {
-                    self.env.metrics.dropped(DropReason::Unresolved);
-                    self.end(at, Closed::Unreachable);
-                    return self.settle(at);
-                }
-                // Retransmission tries again.
-                NextHop::Unreachable | NextHop::NoRoute => {
-                    self.env.metrics.dropped(DropReason::Unresolved);
-                    timers::arm_retry(tcb, LOOK_AGAIN_MS, &self.env);
+                if progress != Progress::Done {
+                    return progress;
                 }
             }
+            unready => self.cannot_send(at, unready),
         }
         self.settle(at)
+    }
+
+    #[cold]
+    fn send_reset(&mut self, at: u32, tx: &mut TxBurst) -> Progress {
+        if tx.room() == 0 {
+            return Progress::Full;
+        }
+        if let Some(tcb) = self.conns.at_mut(at) {
+            tcb.bits.clear(Bits::RESET_OWED);
+        }
+        self.reset(at, tx);
+        self.end(at, Closed::Aborted);
+        self.settle(at)
+    }
+
+    /// There is no way to the peer now.
+    #[cold]
+    fn cannot_send(&mut self, at: u32, next_hop: NextHop) {
+        let Some(tcb) = self.conns.at_mut(at) else { return };
+        if next_hop == NextHop::Pending {
+            tcb.bits.set(Bits::AWAITS_NEIGHBOUR);
+            // Only so many can wait; the rest look again.
+            timers::arm_retry(tcb, LOOK_AGAIN_MS, &self.env);
+            return;
+        }
+        self.env.metrics.dropped(DropReason::Unresolved);
+        match tcb.state() {
+            State::SynSent => self.end(at, Closed::Unreachable),
+            // Retransmission tries again.
+            _ => timers::arm_retry(tcb, LOOK_AGAIN_MS, &self.env),
+        }
     }
 
     /// After output: the record is released, or its next deadline is noted.
@@ -87,8 +99,7 @@ impl Stack {
     fn settle(&mut self, at: u32) -> Progress {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         tcb.bits.clear(Bits::OWING);
-        let over = tcb.closed.is_some() || matches!(tcb.state(), State::Closed | State::TimeWait);
-        if over && tcb.bits.has(Bits::REPORTED) {
+        if tcb.bits.has(Bits::REPORTED) && tcb.is_over() {
             self.release(at);
             return Progress::Done;
         }

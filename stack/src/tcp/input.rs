@@ -56,7 +56,7 @@ pub(super) fn text_and_fin(
     frame: &mut Option<Frame>,
     env: &mut Env,
 ) -> Result<(), Verdict> {
-    let text = recv::text(tcb, seg.seq, frame, env);
+    let text = if seg.payload_len > 0 { recv::text(tcb, seg.seq, frame, env) } else { Ok(()) };
     if !matches!(text, Err(Verdict::Reset(_))) && (seg.flags.fin() || tcb.cold.is_some()) {
         close::eighth_fin(tcb, seg, env);
     }

@@ -40,6 +40,23 @@ pub enum Progress {
     NoFrame,
 }
 
+/// Whether [`run`] might send: something is owed, or waits for a window. If not, nothing waits for the congestion window.
+#[inline]
+pub fn is_owing(tcb: &mut Tcb) -> bool {
+    let owed = Bits::SYN_OWED
+        .and(Bits::ACK_NOW)
+        .and(Bits::FIN_QUEUED)
+        .and(Bits::FIN_AGAIN)
+        .and(Bits::PROBE_OWED)
+        .and(Bits::KEEPALIVE_OWED)
+        .and(Bits::WINDOW_CHECK);
+    let owing = tcb.bits.has(owed) || tcb.tx_unsent != NIL || tcb.lost_bytes() > 0;
+    if !owing {
+        tcb.bits.clear(Bits::CWND_LIMITED);
+    }
+    owing && tcb.state() != State::Closed
+}
+
 /// Sends everything that is owed and allowed.
 pub fn run(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
     match tcb.state() {

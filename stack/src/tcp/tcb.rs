@@ -212,6 +212,12 @@ impl Tcb {
         self.state = next;
     }
 
+    /// Nothing more happens on it: it was ended, or both halves were closed.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.closed.is_some() || matches!(self.state, State::TimeWait | State::Closed)
+    }
+
     /// SND.NXT − SND.UNA: bytes in flight, SYN and FIN counted.
     #[inline]
     pub fn flight(&self) -> u32 {
@@ -298,6 +304,12 @@ impl Events {
         let had = self.0 & events.0 != 0;
         self.0 &= !events.0;
         had
+    }
+
+    /// Any of `events` is there.
+    #[inline]
+    pub fn has(self, events: Events) -> bool {
+        self.0 & events.0 != 0
     }
 
     /// None.

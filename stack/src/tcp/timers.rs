@@ -57,18 +57,20 @@ pub fn next_deadline(tcb: &Tcb) -> Option<u32> {
     if !bits.has(armed) {
         return None;
     }
-    let mut earliest = None;
-    for (bit, at) in [
-        (Bits::RTX_ARMED, tcb.rtx_at_ms),
-        (Bits::ACK_DELAYED, tcb.ack_at_ms),
-        (Bits::IDLE_ARMED, tcb.idle_at_ms),
-        (Bits::APP_ARMED, tcb.app_at_ms),
-    ] {
-        if bits.has(bit) && earliest.is_none_or(|sooner| !passed(sooner, at)) {
-            earliest = Some(at);
-        }
+    // All lie within 24 days of one of them: seen from 24 days before that one, the earliest is the smallest.
+    let origin = match bits {
+        bits if bits.has(Bits::RTX_ARMED) => tcb.rtx_at_ms,
+        bits if bits.has(Bits::IDLE_ARMED) => tcb.idle_at_ms,
+        bits if bits.has(Bits::ACK_DELAYED) => tcb.ack_at_ms,
+        _ => tcb.app_at_ms,
     }
-    earliest
+    .wrapping_sub(1 << 31);
+    let ahead = |bit, at: u32| if bits.has(bit) { at.wrapping_sub(origin) } else { u32::MAX };
+    let earliest = ahead(Bits::RTX_ARMED, tcb.rtx_at_ms)
+        .min(ahead(Bits::ACK_DELAYED, tcb.ack_at_ms))
+        .min(ahead(Bits::IDLE_ARMED, tcb.idle_at_ms))
+        .min(ahead(Bits::APP_ARMED, tcb.app_at_ms));
+    Some(origin.wrapping_add(earliest))
 }
 
 /// `at` is not after `now`, both wrapped milliseconds.
