@@ -11,3 +11,19 @@ pub fn prefetch<T: ?Sized>(value: &T) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = value;
 }
+
+/// Prefetches every cache line of `value`.
+#[inline(always)]
+pub fn prefetch_all<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..size_of::<T>().div_ceil(CACHE_LINE) {
+        let line = (value as *const T).cast::<u8>().wrapping_add(line * CACHE_LINE);
+        // SAFETY: as above; the address is within the value, or in its last line.
+        unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(line.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
+#[cfg(target_arch = "x86_64")]
+const CACHE_LINE: usize = 64;

@@ -103,7 +103,7 @@ impl<T> Conns<T> {
         self.slab.discard(index);
     }
 
-    /// Asks the processor to fetch the first cache line of the connection at this place.
+    /// Asks the processor to fetch the connection at this place.
     #[inline]
     pub fn prefetch(&self, index: u32) {
         self.slab.prefetch(index);

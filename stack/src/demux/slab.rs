@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use handfast_drivers::prefetch::prefetch;
+use handfast_drivers::prefetch::prefetch_all;
 
 /// Up to `capacity` records. Memory is reserved at construction and touched only as records are first used; the record
 /// freed last is used first, while it is still in the cache.
@@ -108,11 +108,11 @@ impl<T> Slab<T> {
         self.free.push(index);
     }
 
-    /// Asks the processor to fetch the first cache line of the record at `index`.
+    /// Asks the processor to fetch the record at `index`.
     #[inline]
     pub fn prefetch(&self, index: u32) {
         if let Some(record) = self.records.get(index as usize) {
-            prefetch(record);
+            prefetch_all(record);
         }
     }
 

@@ -258,6 +258,12 @@ impl Ip {
         next_hop
     }
 
+    /// The Ethernet address of the neighbour that `cached` names, while it is known to be there.
+    #[inline]
+    pub fn fresh(&self, now: Instant, cached: NeighbourId) -> Option<Mac> {
+        self.neighbours.fresh(now, cached)
+    }
+
     /// A connection got an answer from beyond its next hop: the neighbour is there (RFC 4861 §7.3.1). Spares probes.
     #[inline]
     pub fn confirm(&mut self, now: Instant, cached: NeighbourId) {

@@ -343,8 +343,9 @@ impl Stack {
     }
 
     /// The record's end: everything of it goes back to where it came from. TIME-WAIT goes on in a record of its own.
-    pub(super) fn release(&mut self, at: u32) {
-        let Some(tcb) = self.conns.at_mut(at) else { return };
+    #[inline(never)]
+    pub(super) fn release(&mut self, at: u32) -> Progress {
+        let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         recv::discard(tcb, &mut self.env);
         self.env.tx.clear(&mut tcb.tx);
         let hash = self.hasher.hash(&tcb.key);
@@ -355,6 +356,7 @@ impl Stack {
             Some(waiting) => drop(self.flows.replace(hash, Owner::Conn(at), Owner::TimeWait(waiting))),
             None => drop(self.flows.remove(hash, Owner::Conn(at))),
         }
+        Progress::Done
     }
 
     /// Begins 2·MSL; the one that has waited longest makes room.

@@ -6,9 +6,10 @@ use super::Stack;
 use crate::app::Closed;
 use crate::ip::NextHop;
 use crate::metrics::DropReason;
+use crate::tcp::env::Env;
 use crate::tcp::output::{self, Path, Progress};
 use crate::tcp::state::State;
-use crate::tcp::tcb::Bits;
+use crate::tcp::tcb::{Bits, Tcb};
 use crate::tcp::timers;
 use crate::trace::TraceKind;
 use crate::wire::tcp::Flags;
@@ -44,7 +45,17 @@ impl Stack {
         if !output::is_owing(tcb) || tcb.bits.has(Bits::AWAITS_NEIGHBOUR) {
             return self.settle(at);
         }
-        match self.ip.next_hop(now, tcb.key.remote, &mut tcb.neighbour, Some(at)) {
+        let next_hop = match self.ip.fresh(now, tcb.neighbour) {
+            Some(mac) => NextHop::Ready(mac),
+            None => {
+                let next_hop = self.ip.next_hop(now, tcb.key.remote, &mut tcb.neighbour, Some(at));
+                if is_answered(tcb, &self.env) {
+                    self.ip.confirm(now, tcb.neighbour);
+                }
+                next_hop
+            }
+        };
+        match next_hop {
             NextHop::Ready(mac) => {
                 let path = Path { link: self.ip.ethernet(mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
                 let waiting = tx.len();
@@ -95,13 +106,12 @@ impl Stack {
     }
 
     /// After output: the record is released, or its next deadline is noted.
-    #[inline]
+    #[inline(always)]
     fn settle(&mut self, at: u32) -> Progress {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         tcb.bits.clear(Bits::OWING);
         if tcb.bits.has(Bits::REPORTED) && tcb.is_over() {
-            self.release(at);
-            return Progress::Done;
+            return self.release(at);
         }
         if let Some(deadline) = timers::next_deadline(tcb)
             && !(tcb.bits.has(Bits::WHEEL_ARMED) && timers::passed(tcb.wheel_at_ms, deadline))
@@ -114,4 +124,14 @@ impl Stack {
     }
 }
 
+/// Our packets reach the peer: it has just been heard, and nothing of ours waits for a repeated answer (RFC 4861 §7.3.1).
+#[cold]
+fn is_answered(tcb: &Tcb, env: &Env) -> bool {
+    tcb.state().is_synchronised()
+        && !tcb.bits.has(Bits::STALLED)
+        && tcb.rtt.backoff == 0
+        && env.now_ms.wrapping_sub(tcb.heard_at_ms) < HEARD_LATELY_MS
+}
+
+const HEARD_LATELY_MS: u32 = 1_000;
 const LOOK_AGAIN_MS: u32 = 1_000;

@@ -255,6 +255,41 @@ fn nobody_at_the_address_is_unreachable() {
     world.assert_all_is_back();
 }
 
+/// Sends a little every few seconds, so many times.
+struct Ticker {
+    left: u32,
+}
+
+impl App for Ticker {
+    fn on_start(&mut self, cx: &mut Cx<'_>) {
+        cx.connect(SocketAddr::new(SERVER.into(), 80)).unwrap();
+    }
+    fn on_connect(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        cx.set_timer(conn, Duration::from_secs(7));
+    }
+    fn on_timer(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        cx.write(conn, b"tick");
+        self.left -= 1;
+        match self.left {
+            0 => cx.shutdown(conn),
+            _ => cx.set_timer(conn, Duration::from_secs(7)),
+        }
+    }
+    fn on_data(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        while cx.recv(conn).is_some() {}
+    }
+}
+
+#[test]
+fn a_neighbour_that_answers_connections_is_not_asked_whether_it_is_there() {
+    let mut world = World::new(Ticker { left: 40 }, Echo::default());
+    world.run(Duration::from_secs(300));
+    let asked = |stack: &Stack| stack.metrics().get(Counter::NeighbourSolicitations);
+    assert_eq!((asked(&world.client.stack), asked(&world.server.stack)), (1, 0), "only who was not known");
+    assert_eq!((world.client.app.left, world.server.app.closed.len()), (0, 1));
+    world.assert_all_is_back();
+}
+
 #[test]
 fn the_trace_tells_a_connection_from_its_first_segment_to_its_end() {
     use crate::trace::TraceKind::{Ended, Received, Sent};

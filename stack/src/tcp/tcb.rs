@@ -369,6 +369,12 @@ impl Bits {
         self.0 & bits.0 != 0
     }
 
+    /// Those of `bits` that are set.
+    #[inline]
+    pub const fn only(self, bits: Bits) -> Bits {
+        Bits(self.0 & bits.0)
+    }
+
     /// Sets `bits`.
     #[inline]
     pub const fn set(&mut self, bits: Bits) {

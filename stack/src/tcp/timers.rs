@@ -52,25 +52,24 @@ pub fn expired(tcb: &mut Tcb, env: &mut Env) -> Expired {
 /// The earliest deadline, in wrapped milliseconds.
 #[inline]
 pub fn next_deadline(tcb: &Tcb) -> Option<u32> {
-    let bits = tcb.bits;
-    let armed = Bits::RTX_ARMED.and(Bits::ACK_DELAYED).and(Bits::IDLE_ARMED).and(Bits::APP_ARMED);
-    if !bits.has(armed) {
-        return None;
+    let armed = tcb.bits.only(Bits::RTX_ARMED.and(Bits::ACK_DELAYED).and(Bits::IDLE_ARMED).and(Bits::APP_ARMED));
+    match armed {
+        Bits(0) => None,
+        Bits::RTX_ARMED => Some(tcb.rtx_at_ms),
+        _ => Some(earliest(tcb)),
     }
-    // All lie within 24 days of one of them: seen from 24 days before that one, the earliest is the smallest.
-    let origin = match bits {
-        bits if bits.has(Bits::RTX_ARMED) => tcb.rtx_at_ms,
-        bits if bits.has(Bits::IDLE_ARMED) => tcb.idle_at_ms,
-        bits if bits.has(Bits::ACK_DELAYED) => tcb.ack_at_ms,
-        _ => tcb.app_at_ms,
-    }
-    .wrapping_sub(1 << 31);
-    let ahead = |bit, at: u32| if bits.has(bit) { at.wrapping_sub(origin) } else { u32::MAX };
-    let earliest = ahead(Bits::RTX_ARMED, tcb.rtx_at_ms)
-        .min(ahead(Bits::ACK_DELAYED, tcb.ack_at_ms))
-        .min(ahead(Bits::IDLE_ARMED, tcb.idle_at_ms))
-        .min(ahead(Bits::APP_ARMED, tcb.app_at_ms));
-    Some(origin.wrapping_add(earliest))
+}
+
+/// Of several deadlines, which lie within 24 days of each other.
+fn earliest(tcb: &Tcb) -> u32 {
+    let deadlines = [
+        (Bits::RTX_ARMED, tcb.rtx_at_ms),
+        (Bits::ACK_DELAYED, tcb.ack_at_ms),
+        (Bits::IDLE_ARMED, tcb.idle_at_ms),
+        (Bits::APP_ARMED, tcb.app_at_ms),
+    ];
+    let armed = deadlines.into_iter().filter(|(bit, _)| tcb.bits.has(*bit)).map(|(_, at)| at);
+    armed.reduce(|a, b| if passed(a, b) { a } else { b }).unwrap_or(tcb.rtx_at_ms)
 }
 
 /// `at` is not after `now`, both wrapped milliseconds.
