@@ -3,3 +3,4 @@
 pub mod bodies;
 pub mod duo;
 pub mod load;
+pub mod veth;

@@ -29,6 +29,7 @@ use clap::{CommandFactory, error::ErrorKind};
 
 use self::args::Args;
 use self::plan::Plan;
+pub(crate) use self::report::grouped;
 
 /// Runs what `args` ask for; the exit status for scripts: 0 if no more failed than was allowed, 1 otherwise, 2 for flags that
 /// do not go together.

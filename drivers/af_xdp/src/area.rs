@@ -4,6 +4,7 @@ use crate::Error;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::fs;
 use std::ptr::{self, NonNull};
+use std::slice;
 
 /// Memory that a [`Umem`](crate::Umem) can register.
 ///
@@ -34,6 +35,14 @@ impl Area {
     /// # Errors
     /// [`Error::HugePages`] when too few are reserved, [`Error::MemorySize`] for zero bytes, or what `mmap` says.
     pub fn new(bytes: usize, page_size: PageSize) -> Result<Self, Error> {
+        Area::with(bytes, page_size, |_| {})
+    }
+
+    /// The same, with something written into it before anybody else sees it.
+    ///
+    /// # Errors
+    /// As [`Area::new`].
+    pub fn with(bytes: usize, page_size: PageSize, write: impl FnOnce(&mut [u8])) -> Result<Self, Error> {
         let (page, huge) = match page_size {
             PageSize::Normal => (rustix::param::page_size(), MapFlags::empty()),
             PageSize::Huge2M => (HUGE_2M, MapFlags::HUGETLB | MapFlags::HUGE_2MB),
@@ -53,6 +62,9 @@ impl Area {
         // SAFETY: the mapping was just made and nobody else knows of it.
         unsafe { rustix::mm::madvise(start, len, Advice::LinuxDontFork) }
             .map_err(|errno| Error::Call { call: "madvise(MADV_DONTFORK)", errno })?;
+        // SAFETY: the mapping is `len` bytes, zeroed, and this thread's alone: neither the kernel nor another thread knows
+        // of it before this function returns.
+        write(unsafe { slice::from_raw_parts_mut(area.start.as_ptr(), area.len) });
         Ok(area)
     }
 }
