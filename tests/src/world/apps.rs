@@ -80,6 +80,8 @@ pub enum Ends {
     Shutdown,
     /// Closes its half when it has sent all and the peer has closed.
     AfterPeer,
+    /// Closes its half when it has sent all and so many bytes have come.
+    AfterBytes(u64),
     /// Closes both halves when it has sent all, whatever has not been read. Unruly.
     Close,
     /// Resets when it has sent or received so many bytes. Unruly.
@@ -228,6 +230,27 @@ impl Peer {
         Some(conn)
     }
 
+    /// Begins the other side of a planned connection, which is to be opened from both at once.
+    pub fn connect_too(&mut self, cx: &mut Cx<'_>, pair: usize, to: SocketAddr) -> Option<ConnId> {
+        let conn = cx.connect(to).ok()?;
+        self.take(cx, conn, pair, 1);
+        Some(conn)
+    }
+
+    /// Its plans have changed: it looks at all its connections again.
+    pub fn go_on(&mut self, cx: &mut Cx<'_>) {
+        for conn in self.told.iter().map(|(_, conn, _)| *conn).collect::<Vec<_>>() {
+            if cx.state(conn).is_some() {
+                self.advance(cx, conn);
+            }
+        }
+    }
+
+    /// How often it was told this.
+    pub fn times(&self, what: Told) -> usize {
+        self.told.iter().filter(|(_, _, told)| *told == what).count()
+    }
+
     fn take(&mut self, cx: &mut Cx<'_>, conn: ConnId, pair: usize, side: usize) {
         self.mine.push(Mine { pair, side, may_read_at: Instant::ZERO, may_send_at: Instant::ZERO, idle_since: None });
         cx.set_user(conn, self.mine.len() as u64);
@@ -368,7 +391,11 @@ fn end(cx: &mut Cx<'_>, conn: ConnId, mine: &mut Mine, me: &mut Side) {
         true => me.peer_closed && cx.readable(conn) == 0,
         false => me.sent == me.plan.bytes,
     };
-    let waits_for_peer = me.plan.ends == Ends::AfterPeer && !me.peer_closed;
+    let waits_for_peer = match me.plan.ends {
+        Ends::AfterPeer => !me.peer_closed,
+        Ends::AfterBytes(bytes) => me.received < bytes && !me.peer_closed,
+        Ends::Shutdown | Ends::Close | Ends::AbortAt(_) => false,
+    };
     if me.finished || !sent_all || waits_for_peer {
         return;
     }
@@ -379,7 +406,7 @@ fn end(cx: &mut Cx<'_>, conn: ConnId, mine: &mut Mine, me: &mut Side) {
     me.finished = true;
     match me.plan.ends {
         Ends::Close => cx.close(conn),
-        Ends::Shutdown | Ends::AfterPeer | Ends::AbortAt(_) => cx.shutdown(conn),
+        Ends::Shutdown | Ends::AfterPeer | Ends::AfterBytes(_) | Ends::AbortAt(_) => cx.shutdown(conn),
     }
 }
 

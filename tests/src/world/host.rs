@@ -1,6 +1,6 @@
 //! A host: a stack, its application and its card, driven as the runtime's worker drives them, and checked after every turn.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -30,6 +30,20 @@ pub struct HostConfig {
     pub poll_us: u64,
     /// Its secrets, which stay the same when it comes up again.
     pub entropy: [u8; 64],
+}
+
+impl HostConfig {
+    /// The host 10.0.0.`last` and fd00::`last`, with the defaults of everything.
+    pub fn plain(last: u8) -> HostConfig {
+        let v4 = IpAddr::V4(Ipv4Addr::new(10, 0, 0, last));
+        let v6 = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last.into()));
+        let mut stack = Config::default();
+        // Each core has memory for a million of TIME-WAITs, and a world has many cores.
+        stack.limits.conns_max = 1024;
+        stack.limits.syn_rcvd_max = 1024;
+        stack.limits.time_wait_max = 4096;
+        HostConfig { addresses: vec![v4, v6], nic: NicConfig::default(), stack, poll_us: 1, entropy: [last; 64] }
+    }
 }
 
 /// What a running host is.
@@ -142,6 +156,11 @@ impl Host {
             up.app.acts.push(act);
             self.prodded = true;
         }
+    }
+
+    /// Its application has something to do in its next turn.
+    pub fn has_acts(&self) -> bool {
+        self.running.as_ref().is_some_and(|up| !up.app.acts.is_empty())
     }
 
     /// A packet comes by its link.

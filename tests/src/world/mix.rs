@@ -1,10 +1,9 @@
 //! A world out of a seed: how many hosts, what their stacks are like, what is between them, what they say to each other, and
 //! what goes wrong.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 
-use handfast::config::Config;
 use handfast::time::Duration;
 use handfast_drivers::impair::Impairment;
 
@@ -125,7 +124,8 @@ impl Weather {
 }
 
 fn host(random: &mut Random, number: usize, weather: &Weather) -> HostConfig {
-    let mut config = Config::default();
+    let plain = HostConfig::plain(number as u8 + 1);
+    let mut config = plain.stack.clone();
     config.limits.conns_max = 128;
     config.limits.syn_rcvd_max = 128;
     config.limits.time_wait_max = 512;
@@ -160,13 +160,9 @@ fn host(random: &mut Random, number: usize, weather: &Weather) -> HostConfig {
         tcp.ephemeral_port_min = 50_000;
         tcp.ephemeral_port_max = 50_000 + random.skewed(1, 40) as u16;
     }
-    let last = number as u8 + 1;
-    let v4 = IpAddr::V4(Ipv4Addr::new(10, 0, 0, last));
-    let v6 = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last.into()));
     let mut entropy = [0; 64];
     entropy.iter_mut().for_each(|byte| *byte = random.number() as u8);
     HostConfig {
-        addresses: vec![v4, v6],
         nic: NicConfig {
             mtu: if weather.mtus { random.pick(&[576, 1280, 1400, 1500]) } else { 1500 },
             frames: random.pick(&[512, 1024, 2048]),
@@ -177,6 +173,7 @@ fn host(random: &mut Random, number: usize, weather: &Weather) -> HostConfig {
         stack: config,
         poll_us: random.pick(&[1, 1, 20, 200, 2000]),
         entropy,
+        ..plain
     }
 }
 

@@ -30,7 +30,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use handfast::time::{Duration, Instant};
-use handfast::{Closed, ConnId, Cx};
+use handfast::{Closed, Cx};
 
 use self::apps::{Book, Ledger, Peer, Plan, Side};
 use self::host::{Host, HostConfig};
@@ -153,6 +153,16 @@ impl World {
         self.hosts[host].act(Box::new(act));
     }
 
+    /// Has a host's application do something now, and waits for what comes of it.
+    pub fn with<R: 'static>(&mut self, host: usize, act: impl FnOnce(&mut Cx<'_>, &mut Peer) -> R + 'static) -> R {
+        let result = Rc::new(RefCell::new(None));
+        let cell = result.clone();
+        self.act(host, move |cx, peer| *cell.borrow_mut() = Some(act(cx, peer)));
+        let done = self.run_until(Duration::from_secs(1), |_| result.borrow().is_some());
+        assert!(done, "a host that is up has its turn");
+        result.take().expect("it is there")
+    }
+
     /// Plans a connection and has `host` begin it now; its number in the ledger.
     pub fn connect(&mut self, host: usize, to: SocketAddr, client: Plan, server: Plan) -> usize {
         let pair = self.book.borrow_mut().plan(client, server);
@@ -207,7 +217,7 @@ impl World {
         let quiet = |world: &World| {
             world.events.is_empty()
                 && world.network.underway() == 0
-                && world.hosts.iter().all(|host| host.left() == Default::default())
+                && world.hosts.iter().all(|host| !host.has_acts() && host.left() == Default::default())
         };
         let done = self.run_until(limit, quiet);
         let left: Vec<_> = self.hosts.iter().map(Host::left).collect();
@@ -363,11 +373,6 @@ impl World {
             let over = pair.sides.iter().all(|side| side.closed.is_some() || side.aborted);
             pair.excused |= concerns && !over;
         }
-    }
-
-    /// The only connection of a host.
-    pub fn only_conn(&self, host: usize) -> Option<ConnId> {
-        self.hosts[host].app().told.last().map(|(_, conn, _)| *conn)
     }
 }
 
