@@ -26,25 +26,29 @@ impl Ports {
     }
 
     /// The next port for a connection from `local` to `remote` that `is_usable` accepts: one whose flow is not in use and whose
-    /// packets come home. `None` if it refuses [`PROBES_MAX`] in a row; the next call goes on behind those.
+    /// packets come home; beside it the port that will be tried first after it. `None` if it refuses [`PROBES_MAX`] in a row;
+    /// the next call goes on behind those.
     pub fn pick(
         &mut self,
         local: Address,
         remote: Address,
         remote_port: u16,
         mut is_usable: impl FnMut(u16) -> bool,
-    ) -> Option<u16> {
+    ) -> Option<(u16, u16)> {
         let hash = self.hasher.hash(&FlowKey { local, remote, local_port: 0, remote_port });
-        let offset = (((hash >> 32) * u64::from(self.count)) >> 32) as u32;
+        let (first, count) = (self.first, self.count);
+        let offset = (((hash >> 32) * u64::from(count)) >> 32) as u32;
         let counter = &mut self.counters[hash as usize % COUNTERS];
-        for _ in 0..self.count.min(PROBES_MAX) {
-            let step = u32::from(*counter);
+        let port = |step: u16| {
+            let ahead = offset + u32::from(step);
+            first + if ahead < count { ahead } else { ahead - count } as u16
+        };
+        for _ in 0..count.min(PROBES_MAX) {
+            let step = *counter;
             // The counter turns over at the end of the range, or the walk would jump there.
-            *counter = if step + 1 < self.count { (step + 1) as u16 } else { 0 };
-            let ahead = offset + step;
-            let port = self.first + if ahead < self.count { ahead } else { ahead - self.count } as u16;
-            if is_usable(port) {
-                return Some(port);
+            *counter = if u32::from(step) + 1 < count { step + 1 } else { 0 };
+            if is_usable(port(step)) {
+                return Some((port(step), port(*counter)));
             }
         }
         None

@@ -87,6 +87,14 @@ impl<R: Copy, const N: usize> Queues<R, N> {
         }
     }
 
+    /// Fetches the record that comes after this one in its queue.
+    #[inline]
+    pub(super) fn prefetch_next(&self, index: u32) {
+        if let Some(node) = self.nodes.get(index as usize) {
+            self.prefetch(node.next);
+        }
+    }
+
     #[inline]
     pub(super) fn len(&self) -> u32 {
         self.len

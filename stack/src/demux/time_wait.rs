@@ -73,7 +73,11 @@ impl TimeWaits {
         if (now.wrapping_sub(record.expiry) as i32) < 0 {
             return None;
         }
-        self.remove(index).map(|record| (index, record))
+        let record = self.remove(index)?;
+        if let Some((next, _)) = self.oldest() {
+            self.queue.prefetch_next(next);
+        }
+        Some((index, record))
     }
 
     /// The record that expires next: the one to give up when a new one needs its place.

@@ -6,15 +6,31 @@ const LOCAL: Address = Address::v4([10, 0, 0, 1]);
 const REMOTE: Address = Address::v4([10, 0, 0, 2]);
 const SECRET: [u64; 4] = [1, 2, 3, 4];
 
+fn pick(ports: &mut Ports, remote_port: u16, is_usable: impl FnMut(u16) -> bool) -> Option<u16> {
+    ports.pick(LOCAL, REMOTE, remote_port, is_usable).map(|(port, _)| port)
+}
+
+#[test]
+fn the_port_that_comes_next_is_told() {
+    let mut ports = Ports::new(SECRET, 40_000..=40_009);
+    let (_, mut next) = ports.pick(LOCAL, REMOTE, 80, |_| true).expect("usable");
+    for _ in 0..25 {
+        let told = next;
+        let (port, after) = ports.pick(LOCAL, REMOTE, 80, |_| true).expect("usable");
+        assert_eq!(port, told);
+        next = after;
+    }
+}
+
 #[test]
 fn one_destination_walks_through_the_whole_range_before_a_port_comes_back() {
     for range in [1024..=65_535, 0..=65_535, 40_000..=40_000, 32_768..=32_777] {
         let count = range.len();
         let mut ports = Ports::new(SECRET, range.clone());
-        let lap: Vec<u16> = (0..count).map(|_| ports.pick(LOCAL, REMOTE, 80, |_| true).expect("usable")).collect();
+        let lap: Vec<u16> = (0..count).map(|_| pick(&mut ports, 80, |_| true).expect("usable")).collect();
         assert_eq!(lap.iter().copied().collect::<BTreeSet<_>>(), range.collect::<BTreeSet<_>>());
         // Again in the same order, so each comes back after exactly one lap.
-        assert!(lap.iter().all(|port| ports.pick(LOCAL, REMOTE, 80, |_| true) == Some(*port)));
+        assert!(lap.iter().all(|port| pick(&mut ports, 80, |_| true) == Some(*port)));
     }
 }
 
@@ -22,7 +38,7 @@ fn one_destination_walks_through_the_whole_range_before_a_port_comes_back() {
 fn destinations_start_at_places_of_their_own_that_depend_on_the_secret() {
     let starts = |secret| -> Vec<u16> {
         let mut ports = Ports::new(secret, 1024..=65_535);
-        (0..200).map(|n| ports.pick(LOCAL, REMOTE, n, |_| true).expect("usable")).collect()
+        (0..200).map(|n| pick(&mut ports, n, |_| true).expect("usable")).collect()
     };
     let (one, other) = (starts(SECRET), starts([4, 3, 2, 1]));
     assert!(one.iter().collect::<BTreeSet<_>>().len() > 190);
@@ -32,20 +48,20 @@ fn destinations_start_at_places_of_their_own_that_depend_on_the_secret() {
 #[test]
 fn unusable_ports_are_passed_over_and_a_search_ends() {
     let mut ports = Ports::new(SECRET, 10_000..=10_099);
-    let picked = ports.pick(LOCAL, REMOTE, 80, |port| port == 10_042);
+    let picked = pick(&mut ports, 80, |port| port == 10_042);
     assert_eq!(picked, Some(10_042));
     let mut probes = BTreeSet::new();
-    assert_eq!(ports.pick(LOCAL, REMOTE, 80, |port| !probes.insert(port)), None);
+    assert_eq!(pick(&mut ports, 80, |port| !probes.insert(port)), None);
     assert_eq!(probes.len(), 100);
 
     let mut ports = Ports::new(SECRET, 0..=65_535);
     let mut probes = BTreeSet::new();
-    while ports.pick(LOCAL, REMOTE, 80, |port| !probes.insert(port)).is_none() {}
+    while pick(&mut ports, 80, |port| !probes.insert(port)).is_none() {}
     assert_eq!(probes.len(), 65_536, "a search that gave up is continued by the next");
 }
 
 #[test]
 #[expect(clippy::reversed_empty_ranges, reason = "a configuration may say so")]
 fn an_empty_range_gives_no_port() {
-    assert_eq!(Ports::new(SECRET, 2..=1).pick(LOCAL, REMOTE, 80, |_| true), None);
+    assert_eq!(pick(&mut Ports::new(SECRET, 2..=1), 80, |_| true), None);
 }
