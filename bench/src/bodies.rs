@@ -489,11 +489,11 @@ fn in_bursts(mut burst: impl FnMut(usize) + 'static) -> Work {
 fn packet_to_server(last: u8, header: &Header, payload: &[u8]) -> Vec<u8> {
     let link = Ethernet { dst: Mac(SERVER_MAC), src: Mac(PEER_MAC), vlan: None, ethertype: ETHERTYPE_IPV4 };
     let ip = Ip::new(Address::v4([10, 0, 0, last]), Address::v4([10, 0, 0, 2]));
-    let headers_len = packet::headers_len(false, false, header);
+    let headers_len = packet::headers_len(false, false, header, &[]);
     let mut frame = vec![0; headers_len + payload.len()];
     frame[headers_len..].copy_from_slice(payload);
     let (room, payload) = frame.split_at_mut(headers_len);
-    packet::emit_headers(room, &link, &ip, header, payload, true);
+    packet::emit_headers(room, &link, &ip, header, &[], payload, true);
     frame
 }
 

@@ -50,6 +50,13 @@ impl TxBurst {
         self.descs.push(frame.post());
     }
 
+    /// Sends a packet of `len` bytes in a free frame of `pool`, and gives its bytes to be written; `None` without a frame.
+    /// Panics when the burst is full, or the frame too short: ask [`room`](Self::room) first.
+    #[inline]
+    pub fn push_new(&mut self, pool: &FramePool, len: usize) -> Option<&mut [u8]> {
+        pool.post_new(len, &mut self.descs)
+    }
+
     /// Sends `header_len` bytes of header, written before the payload, and the first `payload_len` bytes of `held`, which stays
     /// ours for retransmission. Refused while the device has it. Panics when the burst is full.
     #[inline]

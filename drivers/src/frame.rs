@@ -19,16 +19,21 @@ use core::ops::{Deref, DerefMut, Range};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use arrayvec::ArrayVec;
+
+use crate::burst::BURST;
+
 /// Bytes kept free before the payload of an allocated frame: Ethernet, one VLAN tag, IPv6 and the longest TCP header are 118.
 pub const HEADROOM: usize = 128;
 
 /// The size of each frame of a region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
 pub enum FrameSize {
     /// 2048 bytes: an MTU of 1500.
-    Small,
+    Small = 11,
     /// 4096 bytes: an MTU of up to 3500.
-    Large,
+    Large = 12,
 }
 
 impl FrameSize {
@@ -38,10 +43,7 @@ impl FrameSize {
     }
 
     const fn shift(self) -> u32 {
-        match self {
-            FrameSize::Small => 11,
-            FrameSize::Large => 12,
-        }
+        self as u32
     }
 }
 
@@ -290,6 +292,36 @@ impl FramePool {
     pub fn bring_home(&self, desc: Desc) {
         self.inner().region.hand_over(desc.index, TRANSIT, FREE);
         self.inner().push_free(desc.index);
+    }
+
+    /// For bursts: a free frame, to be sent with `len` bytes, that are to be written as long as nobody looks at the burst.
+    #[inline]
+    pub(crate) fn post_new<'a>(&self, len: usize, burst: &'a mut ArrayVec<Desc, BURST>) -> Option<&'a mut [u8]> {
+        let inner = self.inner();
+        let room = inner.region.size.bytes() - HEADROOM;
+        if len > room {
+            no_room(len, room);
+        }
+        assert!(!burst.is_full(), "room was asked for");
+        let index = inner.pop_free()?;
+        inner.region.hand_over(index, FREE, DEVICE);
+        burst.push(Desc { index, head: HEADROOM as u16, len: len as u16 });
+        // SAFETY: the bytes are inside the frame, which was free; its one Desc is in the burst, which is borrowed exclusively
+        // as long as the bytes are.
+        Some(unsafe { core::slice::from_raw_parts_mut(inner.region.at(index).add(HEADROOM), len) })
+    }
+
+    /// For drivers: gives up to `max` free frames to receive into to `post`; says how many.
+    #[inline]
+    pub(crate) fn fill(&self, max: usize, mut post: impl FnMut(Desc)) -> usize {
+        let inner = self.inner();
+        let (left, taken) = inner.free[..inner.free_len.get()].split_at(inner.free_len.get().saturating_sub(max));
+        inner.free_len.set(left.len());
+        for index in taken.iter().rev().map(Cell::get) {
+            inner.region.hand_over(index, FREE, FILL);
+            post(Desc { index, head: HEADROOM as u16, len: 0 });
+        }
+        taken.len()
     }
 
     /// For drivers: a free frame to receive into.

@@ -120,17 +120,23 @@ impl<T: Send> Consumer<T> {
     /// Takes the oldest value out; its room is the producer's after [`release`](Self::release).
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
-        if self.ready() == 0 {
-            return None;
-        }
+        // SAFETY: at least one is ready.
+        (self.ready() > 0).then(|| unsafe { self.take() })
+    }
+
+    /// # Safety
+    /// A value is [`ready`](Self::ready).
+    #[inline]
+    unsafe fn take(&mut self) -> T {
         // SAFETY: head < tail, so the producer has written this slot and published it (the acquire load in `ready`), and does not
         // write it again before the head is released. It is read once: the head moves past it.
         let value = unsafe { self.slots.at(self.head).as_ref().with_mut(|slot| (*slot).assume_init_read()) };
         self.head = self.head.wrapping_add(1);
-        Some(value)
+        value
     }
 
     /// Takes out up to `max` values; their room is released when the iterator is dropped.
+    #[inline]
     pub fn pop_burst(&mut self, max: usize) -> PopBurst<'_, T> {
         PopBurst { left: self.ready().min(max), consumer: self }
     }
@@ -180,7 +186,8 @@ impl<T: Send> Iterator for PopBurst<'_, T> {
     #[inline]
     fn next(&mut self) -> Option<T> {
         self.left = self.left.checked_sub(1)?;
-        self.consumer.pop()
+        // SAFETY: `left` began as no more than what was ready, and the consumer is borrowed.
+        Some(unsafe { self.consumer.take() })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

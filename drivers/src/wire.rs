@@ -212,6 +212,7 @@ fn connect(from: &mut WireQueue, to: &mut WireQueue, config: &Config, senders: u
         region: to.region.clone(),
         packet_max: config.mtu as usize + LINK_HEADER_MAX,
         lossless: config.lossless,
+        is_closed: false,
         lost,
     });
 }
@@ -307,24 +308,29 @@ impl WireDriver {
     #[inline]
     fn send(&mut self, descs: &[Desc]) -> usize {
         let WireQueue { choice, outgoing, .. } = &mut self.queue;
-        for (done, desc) in descs.iter().enumerate() {
-            let packet = self.pool.region().bytes(desc);
-            if packet.len() < LINK_HEADER_MIN || packet.len() > self.packet_max {
+        let (region, len_range) = (self.pool.region(), LINK_HEADER_MIN..=self.packet_max);
+        outgoing.iter_mut().for_each(Outgoing::look);
+        let (mut sent, mut done) = (0, 0);
+        for desc in descs {
+            let packet = region.bytes(desc);
+            if len_range.contains(&packet.len()) {
+                let carried = match &mut outgoing[..] {
+                    [outgoing] => outgoing.carry(packet),
+                    _ => choice.carry(packet, outgoing),
+                };
+                match carried {
+                    Carried::There => sent += 1,
+                    Carried::Lost => {}
+                    Carried::Nowhere => self.tx_lost += 1,
+                    Carried::NotYet => break,
+                }
+            } else {
                 self.tx_invalid += 1;
-                continue;
             }
-            let carried = match outgoing.len() {
-                1 => outgoing[0].carry(packet),
-                _ => choice.carry(packet, outgoing),
-            };
-            match carried {
-                Carried::There => self.tx_packets += 1,
-                Carried::Lost => {}
-                Carried::Nowhere => self.tx_lost += 1,
-                Carried::NotYet => return done,
-            }
+            done += 1;
         }
-        descs.len()
+        self.tx_packets += sent;
+        done
     }
 }
 
@@ -426,13 +432,10 @@ struct Incoming {
 impl Incoming {
     #[inline]
     fn receive(&mut self, pool: &FramePool, rx: &mut RxBurst) {
-        let count = self.rx.ready().min(rx.remaining_capacity());
-        for _ in 0..count {
-            let desc = self.rx.pop().expect("that many are ready");
-            rx.push(pool.received(desc.index, desc.head, desc.len));
-        }
-        self.rx.release();
-        self.posted -= count as u32;
+        let before = rx.len();
+        let received = self.rx.pop_burst(rx.remaining_capacity());
+        rx.extend(received.map(|desc| pool.received(desc.index, desc.head, desc.len)));
+        self.posted -= (rx.len() - before) as u32;
         if self.posted <= self.refill_at {
             self.post(pool);
         }
@@ -440,12 +443,9 @@ impl Incoming {
 
     /// Posts free frames up to the target, as far as there are any.
     fn post(&mut self, pool: &FramePool) {
-        while self.posted < self.posted_target
-            && let Some(desc) = pool.take_for_fill()
-        {
-            self.fill.push(desc).expect("the ring holds the target");
-            self.posted += 1;
-        }
+        let missing = self.posted_target - self.posted;
+        let posted = pool.fill(missing as usize, |desc| self.fill.push(desc).expect("the ring holds the target"));
+        self.posted += posted as u32;
         self.fill.publish();
     }
 
@@ -469,6 +469,8 @@ struct Outgoing {
     region: Arc<Region>,
     packet_max: usize,
     lossless: bool,
+    /// The other end was gone at the beginning of the burst.
+    is_closed: bool,
     /// Counted for the other side; only this one writes it.
     lost: Arc<AtomicU64>,
 }
@@ -483,9 +485,15 @@ enum Carried {
 }
 
 impl Outgoing {
+    /// Once a burst.
+    #[inline]
+    fn look(&mut self) {
+        self.is_closed = self.posted.is_closed();
+    }
+
     #[inline]
     fn carry(&mut self, packet: &[u8]) -> Carried {
-        if packet.len() > self.packet_max || self.posted.is_closed() {
+        if packet.len() > self.packet_max || self.is_closed {
             return self.lose();
         }
         let Some(mut desc) = self.posted.pop() else {
@@ -499,7 +507,7 @@ impl Outgoing {
 
     #[cold]
     fn lose(&mut self) -> Carried {
-        if self.posted.is_closed() {
+        if self.is_closed {
             return Carried::Nowhere;
         }
         self.lost.store(self.lost.load(Ordering::Relaxed) + 1, Ordering::Relaxed);

@@ -206,26 +206,29 @@ impl Stack {
 
     /// Stage 1. ARP and ICMP end here: they are answered in their own frames.
     fn parse(&mut self, rx: &mut RxBurst, tx: &mut TxBurst) {
+        let (mut packets, mut bytes) = (0, 0);
         for frame in rx.drain(..) {
-            let (len, steered) = (frame.len() as u64, self.strays.len());
+            let len = frame.len() as u64;
             let Arrived { net, seg, .. } = &mut self.arrived[self.arrived_len];
             let kind = packet::read(&frame, !self.rx_checksum, net, seg);
-            match kind.and_then(|kind| self.ip.admit(&kind, net).map(|()| kind)) {
-                Ok(Kind::Tcp) => self.tcp_arrives(frame),
+            match kind.and_then(|kind| self.ip.admit(kind, net).map(|()| kind)) {
+                Ok(Kind::Tcp) => {
+                    if !self.tcp_arrives(frame) {
+                        continue; // what is handed over is counted where it is at home
+                    }
+                }
                 Ok(other) => self.no_tcp_arrives(frame, other, tx),
                 Err(reason) => self.env.metrics.dropped(reason),
             }
-            // What is handed over is counted where it is at home.
-            if self.strays.len() == steered {
-                self.env.metrics.count(Counter::PacketsReceived);
-                self.env.metrics.add(Counter::BytesReceived, len);
-            }
+            (packets, bytes) = (packets + 1, bytes + len);
         }
+        self.env.metrics.add(Counter::PacketsReceived, packets);
+        self.env.metrics.add(Counter::BytesReceived, bytes);
     }
 
-    /// Keeps a segment, that was read into its place, for the next stages; or hands it to the core that owns its flow.
+    /// Keeps a segment, that was read into its place, for the next stages; or hands it to the core that owns its flow: `false`.
     #[inline]
-    fn tcp_arrives(&mut self, frame: Frame) {
+    fn tcp_arrives(&mut self, frame: Frame) -> bool {
         let Arrived { frame: kept, net, seg, key, hash, .. } = &mut self.arrived[self.arrived_len];
         *key = FlowKey { local: net.dst, remote: net.src, local_port: seg.dst_port, remote_port: seg.src_port };
         let home = self.home.of(key);
@@ -236,6 +239,7 @@ impl Stack {
         self.flows.prefetch(*hash);
         *kept = Some(frame);
         self.arrived_len += 1;
+        true
     }
 
     #[cold]
@@ -244,8 +248,8 @@ impl Stack {
         let metrics = &mut self.env.metrics;
         let error = match kind {
             Kind::Tcp => None,
-            Kind::Arp(arp) => {
-                self.ip.on_arp(now, frame, &net.link, &arp, tx, metrics);
+            Kind::Arp => {
+                self.ip.on_arp(now, frame, &net.link, tx, metrics);
                 None
             }
             Kind::Icmp => self.ip.on_icmp(frame, &net, tx, metrics),
@@ -284,12 +288,16 @@ impl Stack {
         self.arrived = burst;
     }
 
-    fn hand_over(&mut self, home: u16, frame: Frame) {
+    /// `false` if it went there; otherwise it was dropped here.
+    #[cold]
+    fn hand_over(&mut self, home: u16, frame: Frame) -> bool {
         self.env.metrics.count(Counter::SteeredSegments);
         if self.strays.is_full() {
-            return self.env.metrics.dropped(DropReason::HandoverFull);
+            self.env.metrics.dropped(DropReason::HandoverFull);
+            return true;
         }
         self.strays.push((home, FramePool::part_with(frame)));
+        false
     }
 
     /// Segments that came here and belong to other cores: the core, and the frame on its way there.

@@ -99,13 +99,13 @@ impl Ip {
         };
         let ethernet = self.ethernet(net.link.src_mac);
         let headers_len = packet::ip_headers_len(ethernet.vlan.is_some(), v6);
-        let room = frame.headroom() + usize::from(net.ip_offset);
+        let room = frame.headroom() + usize::from(net.link.header_len);
         // RFC 1122 §3.2.2: nothing is said to an address that is no single host.
         if net.src.is_unspecified() || room < headers_len + icmp::HEADER_LEN || !self.icmp_errors.take(now) {
             return;
         }
-        frame.truncate(usize::from(net.ip_offset) + usize::from(net.ip_len));
-        frame.trim_front(usize::from(net.ip_offset));
+        frame.truncate(usize::from(net.link.header_len) + usize::from(net.ip_len));
+        frame.trim_front(usize::from(net.link.header_len));
         // RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c): as much as fits in the smallest packet that every link carries.
         let packet_max = if v6 { 1280 - 40 } else { 576 - 20 };
         frame.truncate(packet_max - icmp::HEADER_LEN);

@@ -156,7 +156,15 @@ impl Ip {
     /// # Errors
     /// The reason to drop it.
     #[inline]
-    pub fn admit(&self, kind: &Kind, net: &Net) -> Result<(), DropReason> {
+    pub fn admit(&self, kind: Kind, net: &Net) -> Result<(), DropReason> {
+        let Local { mac, vlan, routes, .. } = &self.local;
+        // Nearly every packet is for one of us alone, from someone else.
+        let for_one = net.link.vlan == *vlan && net.link.dst_mac == *mac && kind != Kind::Arp;
+        if for_one && routes.is_ours(net.dst) && !routes.is_ours(net.src) { Ok(()) } else { self.admit_any(kind, net) }
+    }
+
+    #[cold]
+    fn admit_any(&self, kind: Kind, net: &Net) -> Result<(), DropReason> {
         let (local, link) = (&self.local, &net.link);
         if link.vlan != local.vlan {
             return Err(DropReason::Vlan);
@@ -165,7 +173,7 @@ impl Ip {
         if !to_us && !link.dst_mac.is_multicast() {
             return Err(DropReason::NotOurMac);
         }
-        if matches!(kind, Kind::Arp(_)) {
+        if kind == Kind::Arp {
             return Ok(());
         }
         if local.routes.is_ours(net.src) {
@@ -173,7 +181,7 @@ impl Ip {
         }
         if local.routes.is_ours(net.dst) {
             // RFC 1122 §3.3.6, RFC 9293 §3.9.2.3 (MUST-57): nothing for one host comes in a frame for many; NDP may.
-            let takes_groups = *kind == Kind::Icmp6;
+            let takes_groups = kind == Kind::Icmp6;
             return if to_us || takes_groups { Ok(()) } else { Err(DropReason::NotOurMac) };
         }
         match kind {
@@ -300,15 +308,12 @@ impl Ip {
     }
 
     /// Takes in an ARP packet: learns from it, and answers in its own frame if it asks for an address of ours (RFC 826).
-    pub fn on_arp(
-        &mut self,
-        now: Instant,
-        mut frame: Frame,
-        link: &Link,
-        arp: &Arp,
-        tx: &mut TxBurst,
-        metrics: &mut Metrics,
-    ) {
+    pub fn on_arp(&mut self, now: Instant, mut frame: Frame, link: &Link, tx: &mut TxBurst, metrics: &mut Metrics) {
+        let at = usize::from(link.header_len);
+        let arp = match Arp::parse(&frame[at..]) {
+            Ok(arp) => arp,
+            Err(reason) => return metrics.dropped(reason),
+        };
         let ours = self.is_ours(arp.target);
         // RFC 5227 §2.4: someone else uses our address. We keep it, as nobody is there to ask for another one.
         if self.is_ours(arp.sender) || arp.sender_mac == self.local.mac {
@@ -338,7 +343,6 @@ impl Ip {
         };
         frame[..6].copy_from_slice(&arp.sender_mac.0);
         frame[6..12].copy_from_slice(&self.local.mac.0);
-        let at = usize::from(link.header_len);
         frame[at..at + arp::LEN].copy_from_slice(&reply.emit());
         push(frame, tx, metrics);
     }

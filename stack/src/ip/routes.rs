@@ -84,6 +84,9 @@ impl OwnRange {
 #[derive(Clone, Debug)]
 pub struct Routes {
     own: Vec<OwnAddress>,
+    /// The first of them: often it is the only one.
+    first: Option<Address>,
+    has_more: bool,
     ranges: Vec<OwnRange>,
     /// Longest prefix first.
     routes: Vec<Route>,
@@ -94,12 +97,17 @@ impl Routes {
     pub fn new(own: Vec<OwnAddress>, ranges: Vec<OwnRange>, mut routes: Vec<Route>) -> Routes {
         routes.extend(own.iter().map(|o| Route { network: o.address, prefix_len: o.prefix_len, gateway: None }));
         routes.sort_by_key(|route| core::cmp::Reverse(route.prefix_len));
-        Routes { own, ranges, routes }
+        let (first, has_more) = (own.first().map(|own| own.address), own.len() > 1 || !ranges.is_empty());
+        Routes { own, first, has_more, ranges, routes }
     }
 
     /// Whether `address` is one of ours.
     #[inline]
     pub fn is_ours(&self, address: Address) -> bool {
+        self.first == Some(address) || self.has_more && self.is_listed(address)
+    }
+
+    fn is_listed(&self, address: Address) -> bool {
         self.own.iter().any(|own| own.address == address) || self.ranges.iter().any(|range| range.contains(address))
     }
 

@@ -13,11 +13,11 @@ const NOW: Instant = Instant::from_micros(5_000_000);
 /// Whether `ip` admits what was parsed.
 fn admit(ip: &Ip, packet: &Packet) -> Result<(), DropReason> {
     match packet {
-        Packet::Tcp(net, _) => ip.admit(&Kind::Tcp, net),
-        Packet::Icmp(net) => ip.admit(&Kind::Icmp, net),
-        Packet::Icmp6(net) => ip.admit(&Kind::Icmp6, net),
-        Packet::Arp(link, arp) => ip.admit(&Kind::Arp(*arp), &Net { link: *link, ..Net::default() }),
-        Packet::Other(net, protocol) => ip.admit(&Kind::Other(*protocol), net),
+        Packet::Tcp(net, _) => ip.admit(Kind::Tcp, net),
+        Packet::Icmp(net) => ip.admit(Kind::Icmp, net),
+        Packet::Icmp6(net) => ip.admit(Kind::Icmp6, net),
+        Packet::Arp(link, _) => ip.admit(Kind::Arp, &Net { link: *link, ..Net::default() }),
+        Packet::Other(net, protocol) => ip.admit(Kind::Other(*protocol), net),
     }
 }
 
@@ -83,7 +83,7 @@ impl Node {
         };
         let Node { ip, tx, metrics, .. } = self;
         match packet {
-            Packet::Arp(link, arp) => ip.on_arp(now, frame, &link, &arp, tx, metrics),
+            Packet::Arp(link, _) => ip.on_arp(now, frame, &link, tx, metrics),
             Packet::Icmp(net) => return ip.on_icmp(frame, &net, tx, metrics),
             Packet::Icmp6(net) => return ip.on_icmp6(now, frame, &net, tx, metrics),
             Packet::Other(net, protocol) => ip.on_other(now, frame, &net, protocol, tx, metrics),

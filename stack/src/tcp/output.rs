@@ -16,7 +16,7 @@ use crate::tcp::tcb::{Bits, Tcb};
 use crate::tcp::timers;
 use crate::wire::ethernet::Ethernet;
 use crate::wire::packet::{self, Ip};
-use crate::wire::tcp::{Flags, Header, Options, SackBlocks, Seq, Timestamps};
+use crate::wire::tcp::{Flags, Header, Options, SackBlock, Seq, Timestamps};
 
 /// How frames reach the peer.
 #[derive(Clone, Copy, Debug)]
@@ -283,13 +283,13 @@ fn send_segment(tcb: &mut Tcb, at: u32, env: &mut Env, path: &Path, tx: &mut TxB
             flags |= Flags::FIN;
         }
     }
-    let header = header(tcb, env, seq, flags, SackBlocks::EMPTY);
+    let header = header(tcb, env, seq, flags);
     let v6 = !tcb.key.local.is_v4();
-    let header_len = packet::headers_len(path.link.vlan.is_some(), v6, &header);
+    let header_len = packet::headers_len(path.link.vlan.is_some(), v6, &header, &[]);
     let Some((held, _, sent)) = env.tx.get_mut(at) else { return Sending::DeviceHasIt };
     let Some((room, payload)) = held.header_mut(header_len) else { return Sending::DeviceHasIt };
     let len = payload.len();
-    packet::emit_headers(room, &path.link, &tcb.key_ip(), &header, payload, !path.tx_checksum);
+    packet::emit_headers(room, &path.link, &tcb.key_ip(), &header, &[], payload, !path.tx_checksum);
     if tx.push_held(held, header_len, len).is_err() {
         return Sending::DeviceHasIt;
     }
@@ -325,8 +325,7 @@ fn send_segment(tcb: &mut Tcb, at: u32, env: &mut Env, path: &Path, tx: &mut TxB
 
 /// A FIN of its own.
 fn fin(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
-    let header = header(tcb, env, tcb.snd_end, Flags::FIN | Flags::ACK, SackBlocks::EMPTY);
-    let progress = send_bare(&tcb.key_ip(), &header, &env.pool, path, tx);
+    let progress = send_control(tcb, env, tcb.snd_end, Flags::FIN | Flags::ACK, path, tx);
     if progress != Progress::Done {
         return progress;
     }
@@ -338,7 +337,6 @@ fn fin(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress 
         tcb.bits.clear(Bits::FIN_AGAIN);
     }
     tcb.snd_nxt = tcb.snd_end.add(1);
-    told(tcb);
     timers::arm_rtx(tcb, env);
     Progress::Done
 }
@@ -354,23 +352,37 @@ fn acknowledgment(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -
     }
     if tcb.bits.has(Bits::KEEPALIVE_OWED) {
         // RFC 9293 §3.8.4: SEG.SEQ = SND.NXT − 1 is outside the peer's window, so that it must answer.
-        let header = header(tcb, env, tcb.snd_nxt - 1, Flags::ACK, SackBlocks::EMPTY);
-        let progress = send_bare(&tcb.key_ip(), &header, &env.pool, path, tx);
+        let progress = send_control(tcb, env, tcb.snd_nxt - 1, Flags::ACK, path, tx);
         if progress != Progress::Done {
             return progress;
         }
         tcb.bits.clear(Bits::KEEPALIVE_OWED);
-        told(tcb);
     }
     if !tcb.bits.has(Bits::ACK_NOW) {
         return Progress::Done;
     }
-    let blocks = match tcb.cold.is_some() && tcb.bits.has(Bits::SACK) {
-        true => sack::blocks(tcb, env),
-        false => SackBlocks::EMPTY,
-    };
-    let header = header(tcb, env, tcb.snd_nxt, Flags::ACK, blocks);
-    let progress = send_bare(&tcb.key_ip(), &header, &env.pool, path, tx);
+    match tcb.cold.is_some() && tcb.bits.has(Bits::SACK) {
+        true => send_blocks(tcb, env, path, tx),
+        false => send_control(tcb, env, tcb.snd_nxt, Flags::ACK, path, tx),
+    }
+}
+
+/// A segment without payload of a synchronised connection.
+fn send_control(tcb: &mut Tcb, env: &mut Env, seq: Seq, flags: Flags, path: &Path, tx: &mut TxBurst) -> Progress {
+    let header = header(tcb, env, seq, flags);
+    let progress = send_with(&tcb.key_ip(), &header, &[], &env.pool, path, tx);
+    if progress == Progress::Done {
+        told(tcb);
+    }
+    progress
+}
+
+/// An acknowledgment that tells what has come out of order, if anything has.
+#[cold]
+fn send_blocks(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
+    let blocks = sack::blocks(tcb, env);
+    let header = header(tcb, env, tcb.snd_nxt, Flags::ACK);
+    let progress = send_with(&tcb.key_ip(), &header, blocks.as_slice(), &env.pool, path, tx);
     if progress == Progress::Done {
         told(tcb);
     }
@@ -379,7 +391,7 @@ fn acknowledgment(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -
 
 /// A header of a synchronised connection. It tells RCV.NXT and the window; [`told`] notes that it did once it is out.
 #[inline]
-fn header(tcb: &mut Tcb, env: &Env, seq: Seq, flags: Flags, sack: SackBlocks) -> Header {
+fn header(tcb: &mut Tcb, env: &Env, seq: Seq, flags: Flags) -> Header {
     let window = recv::advertise(tcb, env) >> tcb.rcv_shift;
     let timestamps =
         tcb.bits.has(Bits::TIMESTAMPS).then(|| Timestamps { value: tcb.ts_value(env.now_ms), echo: tcb.ts_recent });
@@ -391,7 +403,7 @@ fn header(tcb: &mut Tcb, env: &Env, seq: Seq, flags: Flags, sack: SackBlocks) ->
         flags,
         window: window.min(u16::MAX.into()) as u16,
         urgent: 0,
-        options: Options { timestamps, sack, ..Options::default() },
+        options: Options { timestamps, ..Options::default() },
     }
 }
 
@@ -404,19 +416,33 @@ fn told(tcb: &mut Tcb) {
 
 /// Sends a segment without payload.
 pub fn send_bare(ip: &Ip, header: &Header, pool: &FramePool, path: &Path, tx: &mut TxBurst) -> Progress {
+    send_with(ip, header, &[], pool, path, tx)
+}
+
+/// Inlined where it is called, so that the header goes from registers into the packet.
+#[inline(always)]
+fn send_with(
+    ip: &Ip,
+    header: &Header,
+    sack: &[SackBlock],
+    pool: &FramePool,
+    path: &Path,
+    tx: &mut TxBurst,
+) -> Progress {
     if tx.room() == 0 {
         return Progress::Full;
     }
-    let Some(frame) = pool.alloc() else { return Progress::NoFrame };
-    tx.push(bare(frame, ip, header, path));
+    let len = packet::headers_len(path.link.vlan.is_some(), !ip.src.is_v4(), header, sack);
+    let Some(packet) = tx.push_new(pool, len) else { return Progress::NoFrame };
+    packet::emit_headers(packet, &path.link, ip, header, sack, &[], !path.tx_checksum);
     Progress::Done
 }
 
 /// Writes a segment without payload into an empty frame.
 #[inline]
 pub fn bare(mut frame: Frame, ip: &Ip, header: &Header, path: &Path) -> Frame {
-    let len = packet::headers_len(path.link.vlan.is_some(), !ip.src.is_v4(), header);
-    packet::emit_headers(frame.append(len), &path.link, ip, header, &[], !path.tx_checksum);
+    let len = packet::headers_len(path.link.vlan.is_some(), !ip.src.is_v4(), header, &[]);
+    packet::emit_headers(frame.append(len), &path.link, ip, header, &[], &[], !path.tx_checksum);
     frame
 }
 

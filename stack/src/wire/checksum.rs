@@ -1,5 +1,7 @@
 //! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 
+use handfast_drivers::simd;
+
 use super::address::Address;
 
 /// An unfinished ones' complement sum. Sums of parts add up as long as every part but the last has an even length.
@@ -25,14 +27,19 @@ impl Sum {
         self.plus(word.to_be() as u64)
     }
 
+    /// Adds another sum; both are of few words, and have far to go to the carry that [`sum`] looks after.
+    #[inline(always)]
+    pub const fn add_few(self, other: Sum) -> Sum {
+        Sum(self.0 + other.0)
+    }
+
     /// The sum, folded to the 16 bits that a big-endian field holds; not complemented.
     #[inline]
     pub const fn fold(self) -> u16 {
-        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
-        let sum = (sum >> 32) + (sum & 0xffff_ffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        u16::from_be(sum as u16)
+        // Each half is added to the other: the lower one's carry is what the upper one loses at its top.
+        let sum = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
+        let sum = (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16;
+        u16::from_be(sum)
     }
 }
 
@@ -42,48 +49,71 @@ pub fn sum(initial: Sum, bytes: &[u8]) -> Sum {
     if bytes.len() < LONG { sum_short(initial, bytes) } else { sum_long(initial, bytes) }
 }
 
-/// Headers: one word after the other.
+/// Headers: eight bytes at a time, the carry handed on from one word to the next.
 #[inline]
 fn sum_short(initial: Sum, bytes: &[u8]) -> Sum {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let sum = words.iter().fold(initial, |sum, &word| sum.plus(u64::from_ne_bytes(word)));
-    match rest.split_first_chunk::<4>() {
-        Some((&word, rest)) => sum.plus(u64::from(u32::from_ne_bytes(word)) + last_word(rest)),
-        None => sum.plus(last_word(rest)),
+    // No length is more frequent than a TCP header's with timestamps.
+    if let Some(header) = bytes.as_array::<32>() {
+        return sum_array(initial, header);
     }
-}
-
-/// Eight independent 32-bit lanes in 64-bit sums: no carries to chain, so the compiler makes vectors of it. Measured at
-/// 1448 bytes on baseline x86-64: 35 ns, where a 64-bit add-with-carry loop takes 53 ns and an unrolled chain 68 ns.
-fn sum_long(initial: Sum, bytes: &[u8]) -> Sum {
-    let mut lanes = [0u64; 8];
     let (blocks, rest) = bytes.as_chunks::<32>();
-    for block in blocks {
-        let (words, _) = block.as_chunks::<4>();
-        for (lane, &word) in lanes.iter_mut().zip(words) {
-            *lane += u64::from(u32::from_ne_bytes(word));
-        }
-    }
-    sum_short(initial.plus(lanes.iter().sum()), rest)
+    sum_rest(blocks.iter().fold(initial, sum_array), rest)
 }
 
-/// Up to three bytes, and zeros after them.
+/// The end of what is summed: less than 32 bytes.
 #[inline]
-fn last_word(rest: &[u8]) -> u64 {
-    u64::from(u32::from_ne_bytes(match *rest {
-        [] => return 0,
-        [a] => [a, 0, 0, 0],
-        [a, b] => [a, b, 0, 0],
-        [a, b, c, ..] => [a, b, c, 0],
-    }))
+fn sum_rest(initial: Sum, bytes: &[u8]) -> Sum {
+    let (words, mut rest) = bytes.as_chunks::<8>();
+    let sum = words.iter().fold(initial, |sum, &word| sum.plus(u64::from_ne_bytes(word)));
+    let mut last = 0;
+    if let Some((&word, after)) = rest.split_first_chunk() {
+        (last, rest) = (u64::from(u32::from_ne_bytes(word)), after);
+    }
+    if let Some((&word, after)) = rest.split_first_chunk() {
+        (last, rest) = (last + u64::from(u16::from_ne_bytes(word)), after);
+    }
+    if let &[byte] = rest {
+        last += u64::from(u16::from_ne_bytes([byte, 0]));
+    }
+    sum.plus(last)
+}
+
+/// Payload, with the processor's vectors.
+fn sum_long(initial: Sum, bytes: &[u8]) -> Sum {
+    let (blocks, rest) = bytes.as_chunks();
+    sum_short(initial.plus(simd::sum_words(blocks)), rest)
 }
 
 /// [`sum`] for the few bytes of a header whose length the compiler knows.
 #[inline]
 pub fn sum_array<const N: usize>(initial: Sum, bytes: &[u8; N]) -> Sum {
     const { assert!(N.is_multiple_of(4)) };
-    let (words, _) = bytes.as_chunks::<4>();
-    initial.plus(words.iter().map(|&word| u64::from(u32::from_ne_bytes(word))).sum())
+    let (words, rest) = bytes.as_chunks::<8>();
+    let (mut sum, mut carry) = (initial.0, false);
+    for &word in words {
+        (sum, carry) = sum.carrying_add(u64::from_ne_bytes(word), carry);
+    }
+    if let Some(&last) = rest.first_chunk() {
+        (sum, carry) = sum.carrying_add(u64::from(u32::from_ne_bytes(last)), carry);
+    }
+    // No overflow: a sum that has carried is not at the top.
+    Sum(sum + u64::from(carry))
+}
+
+/// Writes words in network order and says what they sum to: what was just written need not be read again.
+///
+/// # Panics
+/// If `out` is not as long as the words.
+#[inline(always)]
+pub fn emit_words<const N: usize>(out: &mut [u8], words: [u32; N]) -> Sum {
+    let (out, rest) = out.as_chunks_mut::<4>();
+    assert!(out.len() == N && rest.is_empty(), "the room is that of the words");
+    let mut sum = 0;
+    for (out, word) in out.iter_mut().zip(words) {
+        *out = word.to_be_bytes();
+        sum += u64::from(word.to_be());
+    }
+    Sum(sum)
 }
 
 /// The checksum field that goes with `sum`.
@@ -95,7 +125,9 @@ pub const fn finish(sum: Sum) -> u16 {
 /// Whether a sum that included its checksum field says that the bytes are as they were sent.
 #[inline]
 pub const fn is_valid(sum: Sum) -> bool {
-    sum.fold() == 0xffff
+    // Folding gives 0xffff for its multiples, but for 0. Times 0xffff, ONES is −1: the multiples alone come out as −1 to −ONES.
+    const ONES: u64 = 0x0001_0001_0001_0001;
+    sum.0.wrapping_mul(ONES) >= ONES.wrapping_neg()
 }
 
 /// The sum of the pseudo header: RFC 9293 §3.1 for IPv4, RFC 8200 §8.1 for IPv6.
@@ -112,7 +144,8 @@ pub fn pseudo_header(src: &Address, dst: &Address, protocol: u8, len: u32) -> Su
 #[inline]
 pub fn pseudo_header_v4(src: &Address, dst: &Address, protocol: u8, len: u32) -> Sum {
     let word = |address: &Address| u64::from(u32::from_ne_bytes(address.as_v4()));
-    Sum(word(src) + word(dst) + u64::from(len.to_be()) + u64::from(u16::from(protocol).to_be()))
+    // The length of an IPv4 packet has 16 bits: one word holds it and the protocol.
+    Sum(word(src) + word(dst) + u64::from((len << 16 | u32::from(protocol)).to_be()))
 }
 
 /// The checksum after one word under it changed (RFC 1624, equation 3).
@@ -122,7 +155,7 @@ pub const fn update(checksum: u16, old_word: u16, new_word: u16) -> u16 {
 }
 
 /// From so many bytes on the vectors pay.
-const LONG: usize = 128;
+const LONG: usize = 256;
 
 #[cfg(test)]
 mod tests;

@@ -51,9 +51,9 @@ impl Ethernet {
     /// Writes the header without a tag.
     #[inline(always)]
     pub fn emit_untagged(&self, out: &mut [u8; HEADER_LEN]) {
-        let (Mac([a0, a1, a2, a3, a4, a5]), Mac([b0, b1, b2, b3, b4, b5])) = (self.dst, self.src);
-        let [t0, t1] = self.ethertype.to_be_bytes();
-        *out = [a0, a1, a2, a3, a4, a5, b0, b1, b2, b3, b4, b5, t0, t1];
+        out[..6].copy_from_slice(&self.dst.0);
+        out[6..12].copy_from_slice(&self.src.0);
+        out[12..].copy_from_slice(&self.ethertype.to_be_bytes());
     }
 
     /// Writes the header into the first [`len`](Ethernet::len) bytes of `out`.

@@ -89,15 +89,12 @@ impl Ipv4 {
     /// means nothing and is 0 (RFC 6864 §4.1).
     #[inline]
     pub fn emit(&self, out: &mut [u8; HEADER_LEN]) {
-        let ([l0, l1], [s0, s1, s2, s3], [d0, d1, d2, d3]) =
-            (self.total_len.to_be_bytes(), self.src.as_v4(), self.dst.as_v4());
-        let (class, hops, protocol) = (self.traffic_class, self.hop_limit, self.protocol);
-        // From the values: what was just written byte by byte would have to be waited for.
-        let pairs = checksum::pseudo_header_v4(&self.src, &self.dst, protocol, u32::from(self.total_len));
-        let rest =
-            pairs.add(0x4500 | u16::from(class)).add(u16::from_be_bytes([DONT_FRAGMENT, 0])).add(u16::from(hops) << 8);
-        let [c0, c1] = checksum::finish(rest).to_be_bytes();
-        *out = [0x45, class, l0, l1, 0, 0, DONT_FRAGMENT, 0, hops, protocol, c0, c1, s0, s1, s2, s3, d0, d1, d2, d3];
+        let (class, len) = (u32::from(self.traffic_class), u32::from(self.total_len));
+        let (hops, protocol) = (u32::from(self.hop_limit), u32::from(self.protocol));
+        let [src, dst] = [self.src, self.dst].map(|address| u32::from_be_bytes(address.as_v4()));
+        let words = [0x4500 << 16 | class << 16 | len, DONT_FRAGMENT << 8, hops << 24 | protocol << 16, src, dst];
+        let sum = checksum::emit_words(out, words);
+        out[10..12].copy_from_slice(&checksum::finish(sum).to_be_bytes());
     }
 }
 
@@ -118,7 +115,7 @@ fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
 /// A header without options, in bytes.
 pub const HEADER_LEN: usize = 20;
 
-const DONT_FRAGMENT: u8 = 0x40;
+const DONT_FRAGMENT: u32 = 0x40;
 const MORE_FRAGMENTS: u8 = 0x20;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 

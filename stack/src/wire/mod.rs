@@ -23,3 +23,9 @@ pub mod ipv6;
 pub mod ndp;
 pub mod packet;
 pub mod tcp;
+
+/// So many bytes of a header, at a place that the compiler knows to be inside.
+#[inline(always)]
+fn at<const N: usize, const LEN: usize>(header: &[u8; LEN], place: usize) -> [u8; N] {
+    *header[place..].first_chunk().expect("the place is inside the header")
+}

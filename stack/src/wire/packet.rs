@@ -8,8 +8,8 @@ use super::checksum::{self, Sum};
 use super::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet};
 use super::ipv4::{self, Ipv4};
 use super::ipv6::{self, Ipv6};
-use super::tcp::{self, Segment};
-use super::{icmp, icmp6};
+use super::tcp::{self, SackBlock, Segment};
+use super::{at, icmp, icmp6};
 use crate::metrics::DropReason;
 
 /// A received frame, read as far as its transport header.
@@ -36,8 +36,8 @@ pub enum Kind {
     Icmp,
     /// ICMPv6 over IPv6.
     Icmp6,
-    /// ARP; of [`Net`] only the link was read.
-    Arp(Arp),
+    /// ARP, well-formed; of [`Net`] only the link was read.
+    Arp,
     /// Another protocol over IP, by its number.
     Other(u8),
 }
@@ -52,7 +52,7 @@ pub fn parse(frame: &[u8], verify_checksums: bool) -> Result<Packet, DropReason>
         Kind::Tcp => Packet::Tcp(net, segment),
         Kind::Icmp => Packet::Icmp(net),
         Kind::Icmp6 => Packet::Icmp6(net),
-        Kind::Arp(arp) => Packet::Arp(net.link, arp),
+        Kind::Arp => Packet::Arp(net.link, Arp::parse(&frame[usize::from(net.link.header_len)..])?),
         Kind::Other(protocol) => Packet::Other(net, protocol),
     })
 }
@@ -75,49 +75,44 @@ pub fn read(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut S
 /// [`read`] for what nearly every packet is: TCP in IPv4 without IP options, whole, untagged, and with nothing wrong.
 #[inline(always)]
 fn read_usual(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut Segment) -> Option<()> {
-    let (&[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1], packet) = frame.split_first_chunk()?;
-    let ip = packet.first_chunk()?;
-    let &[0x45, class, l0, l1, _, _, f0, f1, hops, protocol, _, _, a0, a1, a2, a3, b0, b1, b2, b3] = ip else {
-        return None;
-    };
-    let is_usual = u16::from_be_bytes([t0, t1]) == ETHERTYPE_IPV4
-        && protocol == tcp::PROTOCOL
-        && u16::from_be_bytes([f0, f1]) & !DONT_FRAGMENT == 0;
-    let src = Address::v4([a0, a1, a2, a3]);
+    let lower = frame.first_chunk::<UNTAGGED_V4_LEN>()?;
+    let (ethernet, ip) = lower.split_first_chunk::<ETHERNET_LEN>()?;
+    let ip: &[u8; ipv4::HEADER_LEN] = ip.as_array()?;
+    let ip_len = u16::from_be_bytes(at(ip, 2));
+    let is_usual = u16::from_be_bytes(at(ethernet, 12)) == ETHERTYPE_IPV4
+        && ip[0] == 0x45
+        && ip[9] == tcp::PROTOCOL
+        && u16::from_be_bytes(at(ip, 6)) & !DONT_FRAGMENT == 0
+        && usize::from(ip_len) >= ipv4::HEADER_LEN + tcp::HEADER_LEN;
+    let (src, dst) = (Address::v4(at(ip, 12)), Address::v4(at(ip, 16)));
     if !is_usual || !checksum::is_valid(checksum::sum_array(Sum::ZERO, ip)) || !src.is_valid_source() {
         return None;
     }
-    let ip_len = u16::from_be_bytes([l0, l1]);
-    let bytes = packet.get(ipv4::HEADER_LEN..usize::from(ip_len))?;
-    let (src_mac, dst_mac) = (Mac([s0, s1, s2, s3, s4, s5]), Mac([d0, d1, d2, d3, d4, d5]));
-    *net = Net {
-        link: Link { src_mac, dst_mac, vlan: None, header_len: ETHERNET_LEN as u8 },
-        src,
-        dst: Address::v4([b0, b1, b2, b3]),
-        ecn: class & 3,
-        hop_limit: hops,
-        ip_offset: ETHERNET_LEN as u16,
-        ip_len,
-        l4_offset: UNTAGGED_V4_LEN as u16,
-    };
-    tcp::read(bytes, segment).ok()?;
-    let sum =
-        || checksum::sum(checksum::pseudo_header_v4(&net.src, &net.dst, tcp::PROTOCOL, bytes.len() as u32), bytes);
-    (!verify_checksums || checksum::is_valid(sum())).then_some(())
+    let bytes = frame.get(UNTAGGED_V4_LEN..ETHERNET_LEN + usize::from(ip_len))?;
+    let sum = || checksum::sum(checksum::pseudo_header_v4(&src, &dst, tcp::PROTOCOL, bytes.len() as u32), bytes);
+    if verify_checksums && !checksum::is_valid(sum()) {
+        return None;
+    }
+    net.link.dst_mac = Mac(at(ethernet, 0));
+    net.link.src_mac = Mac(at(ethernet, 6));
+    (net.link.vlan, net.link.header_len) = (None, ETHERNET_LEN as u16);
+    (net.src, net.dst, net.hop_limit) = (src, dst, ip[8]);
+    (net.ip_len, net.l4_offset) = (ip_len, UNTAGGED_V4_LEN as u16);
+    tcp::read(bytes, segment).ok()
 }
 
 /// [`read`] for everything: it also says what is wrong.
 #[inline(never)]
 fn read_any(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut Segment) -> Result<Kind, DropReason> {
     let (ethernet, header_len) = Ethernet::parse(frame)?;
-    net.link = Link { src_mac: ethernet.src, dst_mac: ethernet.dst, vlan: ethernet.vlan, header_len: header_len as u8 };
+    net.link =
+        Link { src_mac: ethernet.src, dst_mac: ethernet.dst, vlan: ethernet.vlan, header_len: header_len as u16 };
     let packet = frame.get(header_len..).ok_or(DropReason::Truncated)?;
-    net.ip_offset = header_len as u16;
     let protocol = match ethernet.ethertype {
         ETHERTYPE_IPV4 => {
             let ip = Ipv4::parse(packet)?;
             (net.src, net.dst, net.hop_limit, net.ip_len) = (ip.src, ip.dst, ip.hop_limit, ip.total_len);
-            (net.ecn, net.l4_offset) = (ip.traffic_class & 3, net.ip_offset + u16::from(ip.header_len));
+            net.l4_offset = net.link.header_len + u16::from(ip.header_len);
             match ip.protocol {
                 icmp::PROTOCOL => return Ok(Kind::Icmp),
                 protocol => protocol,
@@ -126,9 +121,8 @@ fn read_any(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut S
         ETHERTYPE_IPV6 => {
             let ip = Ipv6::parse(packet)?;
             (net.src, net.dst, net.hop_limit, net.ip_len) = (ip.src, ip.dst, ip.hop_limit, ip.total_len);
-            net.ecn = ip.traffic_class & 3;
             // The headers are inside the frame, whose length is a u16; if it is not, this is no packet of ours.
-            net.l4_offset = net.ip_offset.checked_add(ip.header_len).ok_or(DropReason::IpHeader)?;
+            net.l4_offset = net.link.header_len.checked_add(ip.header_len).ok_or(DropReason::IpHeader)?;
             match ip.protocol {
                 icmp6::PROTOCOL => return Ok(Kind::Icmp6),
                 // Only ICMPv6 may come from `::` (RFC 4291 §2.5.2).
@@ -136,7 +130,7 @@ fn read_any(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut S
                 protocol => protocol,
             }
         }
-        ETHERTYPE_ARP => return Ok(Kind::Arp(Arp::parse(packet)?)),
+        ETHERTYPE_ARP => return Arp::parse(packet).map(|_| Kind::Arp),
         _ => return Err(DropReason::EtherType),
     };
     if protocol != tcp::PROTOCOL {
@@ -159,8 +153,8 @@ pub struct Link {
     pub dst_mac: Mac,
     /// The VLAN, if the frame has one.
     pub vlan: Option<u16>,
-    /// The header's length in bytes, a tag included.
-    pub header_len: u8,
+    /// The header's length in bytes, a tag included: where the IP header starts.
+    pub header_len: u16,
 }
 
 /// What the network's header said, and where in the frame things are.
@@ -172,12 +166,8 @@ pub struct Net {
     pub src: Address,
     /// The destination address.
     pub dst: Address,
-    /// The ECN field (RFC 3168 §5).
-    pub ecn: u8,
     /// The hop limit or time to live that was left.
     pub hop_limit: u8,
-    /// Where the IP header starts.
-    pub ip_offset: u16,
     /// The IP packet's length in bytes; what follows it in the frame is padding.
     pub ip_len: u16,
     /// Where the transport's header starts.
@@ -188,7 +178,7 @@ impl Net {
     /// Where in the frame the transport's header and payload are.
     #[inline]
     pub fn l4_range(&self) -> Range<usize> {
-        usize::from(self.l4_offset)..usize::from(self.ip_offset) + usize::from(self.ip_len)
+        usize::from(self.l4_offset)..usize::from(self.link.header_len) + usize::from(self.ip_len)
     }
 
     /// The transport's header and payload in `frame`, the frame that this was read from.
@@ -212,7 +202,7 @@ impl Net {
 pub fn turn_around(frame: &mut [u8], net: &Net) {
     let (dst_mac, src_mac) = frame[..12].split_at_mut(6);
     dst_mac.swap_with_slice(src_mac);
-    let ip = &mut frame[usize::from(net.ip_offset)..usize::from(net.l4_offset)];
+    let ip = &mut frame[usize::from(net.link.header_len)..usize::from(net.l4_offset)];
     if net.src.is_v4() {
         let (src, dst) = ip[12..20].split_at_mut(4);
         src.swap_with_slice(dst);
@@ -253,8 +243,8 @@ impl Ip {
 
 /// The length in bytes of all headers before a TCP payload: the room that [`emit_headers`] needs.
 #[inline]
-pub const fn headers_len(vlan: bool, v6: bool, header: &tcp::Header) -> usize {
-    ip_headers_len(vlan, v6) + header.len()
+pub const fn headers_len(vlan: bool, v6: bool, header: &tcp::Header, sack: &[SackBlock]) -> usize {
+    ip_headers_len(vlan, v6) + header.len(sack)
 }
 
 /// The length in bytes of the Ethernet and IP headers.
@@ -272,12 +262,13 @@ pub const fn ip_headers_len(vlan: bool, v6: bool) -> usize {
 ///
 /// # Panics
 /// If `out` is not [`headers_len`] long, or the packet would be longer than 65,535 bytes.
-#[inline]
+#[inline(always)]
 pub fn emit_headers(
     out: &mut [u8],
     link: &Ethernet,
     ip: &Ip,
     header: &tcp::Header,
+    sack: &[SackBlock],
     payload: &[u8],
     compute_tcp_checksum: bool,
 ) {
@@ -289,12 +280,26 @@ pub fn emit_headers(
         let len = out.len() + payload.len();
         emit_ipv4_headers(lower, link, ip, tcp::PROTOCOL, len);
         let pseudo_header = checksum::pseudo_header_v4(&ip.src, &ip.dst, tcp::PROTOCOL, len as u32);
-        return header.emit_with_checksum(out, pseudo_header, payload, compute_tcp_checksum);
+        return header.emit(sack, out, pseudo_header, payload, compute_tcp_checksum);
     }
+    emit_any_headers(out, link, ip, header, sack, payload, compute_tcp_checksum);
+}
+
+/// [`emit_headers`] for all packets.
+#[inline(never)]
+fn emit_any_headers(
+    out: &mut [u8],
+    link: &Ethernet,
+    ip: &Ip,
+    header: &tcp::Header,
+    sack: &[SackBlock],
+    payload: &[u8],
+    compute_tcp_checksum: bool,
+) {
     let (lower, out) = out.split_at_mut(ip_headers_len(link.vlan.is_some(), !ip.src.is_v4()));
     let len = out.len() + payload.len();
     emit_ip_headers(lower, link, ip, tcp::PROTOCOL, len);
-    header.emit_with_checksum(out, tcp::pseudo_header(&ip.src, &ip.dst, len), payload, compute_tcp_checksum);
+    header.emit(sack, out, tcp::pseudo_header(&ip.src, &ip.dst, len), payload, compute_tcp_checksum);
 }
 
 /// [`emit_ip_headers`] for IPv4 on an untagged link.

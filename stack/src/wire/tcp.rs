@@ -4,6 +4,7 @@ use core::fmt;
 use core::ops::{Add, AddAssign, BitOr, BitOrAssign, Sub};
 
 use super::address::Address;
+use super::at;
 use super::checksum::{self, Sum};
 use crate::metrics::DropReason;
 
@@ -21,31 +22,33 @@ pub fn parse(bytes: &[u8]) -> Result<Segment, DropReason> {
 ///
 /// # Errors
 /// As [`parse`].
-#[inline]
+#[inline(always)]
 pub fn read(bytes: &[u8], segment: &mut Segment) -> Result<(), DropReason> {
     let Some(fixed) = bytes.first_chunk::<HEADER_LEN>() else { return Err(DropReason::Truncated) };
-    let &[s0, s1, d0, d1, n0, n1, n2, n3, a0, a1, a2, a3, offset, flags, w0, w1, _, _, u0, u1] = fixed;
-    segment.src_port = u16::from_be_bytes([s0, s1]);
-    segment.dst_port = u16::from_be_bytes([d0, d1]);
-    if segment.src_port == 0 || segment.dst_port == 0 {
+    let (src_port, dst_port) = (u16::from_be_bytes(at(fixed, 0)), u16::from_be_bytes(at(fixed, 2)));
+    if src_port == 0 || dst_port == 0 {
         return Err(DropReason::TcpMalformed);
     }
-    segment.header_len = offset >> 2 & 0x3c;
-    let header_len = usize::from(segment.header_len);
+    let header_len = usize::from(fixed[12] >> 2 & 0x3c);
     let Some(options) = bytes.get(HEADER_LEN..header_len) else { return Err(DropReason::TcpMalformed) };
-    segment.payload_len = u16::try_from(bytes.len() - header_len).map_err(|_| DropReason::TcpMalformed)?;
-    segment.seq = Seq(u32::from_be_bytes([n0, n1, n2, n3]));
-    segment.ack = Seq(u32::from_be_bytes([a0, a1, a2, a3]));
-    segment.flags = Flags(flags);
-    segment.window = u16::from_be_bytes([w0, w1]);
-    segment.urgent = u16::from_be_bytes([u0, u1]);
+    let payload_len = u16::try_from(bytes.len() - header_len).map_err(|_| DropReason::TcpMalformed)?;
+    // In place, field by field: what is moved whole is written twice.
+    segment.seq = Seq(u32::from_be_bytes(at(fixed, 4)));
+    segment.ack = Seq(u32::from_be_bytes(at(fixed, 8)));
+    segment.flags = Flags(fixed[13]);
+    segment.window = u16::from_be_bytes(at(fixed, 14));
+    segment.urgent = u16::from_be_bytes(at(fixed, 18));
+    (segment.src_port, segment.dst_port) = (src_port, dst_port);
+    (segment.header_len, segment.payload_len) = (header_len as u8, payload_len);
     (segment.timestamps, segment.mss, segment.window_scale, segment.sack_permitted) = (None, None, None, false);
     segment.sack.len = 0;
     // RFC 7323 appendix A: nearly every segment of a connection carries exactly this, or nothing.
-    if let &[NOP, NOP, TIMESTAMPS, 10, v0, v1, v2, v3, e0, e1, e2, e3] = options {
-        segment.timestamps = Some(Timestamps::from_octets([v0, v1, v2, v3, e0, e1, e2, e3]));
-    } else if !options.is_empty() {
-        segment.read_options(options);
+    match options.as_array::<TIMESTAMPS_LEN>() {
+        Some(options) if u32::from_be_bytes(at(options, 0)) == TIMESTAMPS_ALONE => {
+            segment.timestamps = Some(Timestamps::from_octets(at(options, 4)));
+        }
+        _ if options.is_empty() => {}
+        _ => segment.read_options(options),
     }
     Ok(())
 }
@@ -105,8 +108,21 @@ impl Segment {
 
     /// An option of a length that is not its own is passed over. A length that cannot be (less than 2, or beyond the header)
     /// ends the list; what came before it stands (RFC 9293 §3.1, MUST-6 and MUST-7).
+    #[inline(never)]
     fn read_options(&mut self, mut options: &[u8]) {
         let syn = self.flags.syn();
+        // The SYN that we send, and most others do.
+        if let Some(usual) = options.as_array::<USUAL_SYN_LEN>()
+            && syn
+            && u16::from_be_bytes(at(usual, 0)) == u16::from_be_bytes([MSS, 4])
+            && u32::from_be_bytes(at(usual, 4)) == TIMESTAMPS_AND_SACK_PERMITTED
+            && u32::from_be_bytes(at(usual, 16)) & !0xff == u32::from_be_bytes([NOP, WINDOW_SCALE, 3, 0])
+        {
+            self.mss = Some(u16::from_be_bytes(at(usual, 2)));
+            self.window_scale = Some(usual[19].min(MAX_WINDOW_SCALE));
+            (self.sack_permitted, self.timestamps) = (true, Some(Timestamps::from_octets(at(usual, 8))));
+            return;
+        }
         loop {
             options = match *options {
                 [] | [END, ..] => return,
@@ -156,64 +172,35 @@ pub struct Header {
 }
 
 impl Header {
-    /// Its length in bytes, options and their padding included.
+    /// Its length in bytes, options and their padding included, with these SACK blocks.
     #[inline]
-    #[expect(clippy::len_without_is_empty, reason = "a header is never empty")]
-    pub const fn len(&self) -> usize {
-        HEADER_LEN + self.options.len()
-    }
-
-    /// Writes the header into the first [`len`](Header::len) bytes of `out`, `checksum` as given.
-    ///
-    /// # Panics
-    /// If `out` is shorter than the header.
-    #[inline]
-    pub fn emit(&self, out: &mut [u8], checksum: u16) {
-        let (fixed, options) = out[..self.len()].split_first_chunk_mut().expect("the room is that of a header");
-        self.emit_fixed(fixed, HEADER_LEN + options.len(), checksum);
-        self.options.emit(options);
+    pub const fn len(&self, sack: &[SackBlock]) -> usize {
+        HEADER_LEN + self.options.len(sack)
     }
 
     /// Writes the header of a segment with this payload into `out`. The checksum is computed, or, if it is left to the device,
     /// that of the pseudo header.
     ///
     /// # Panics
-    /// If `out` is not as long as the header.
-    #[inline]
-    pub fn emit_with_checksum(&self, out: &mut [u8], pseudo_header: Sum, payload: &[u8], compute: bool) {
-        if !compute {
-            return self.emit(out, pseudo_header.fold());
-        }
-        let (fixed, options) = out.split_first_chunk_mut().expect("the room is that of a header");
-        self.options.emit(options);
-        self.emit_fixed(fixed, HEADER_LEN + options.len(), 0);
-        // A header's length is even, so that its sum and the payload's add up.
-        let mut sum = checksum::sum_array(pseudo_header, fixed);
-        sum = match options.as_array::<TIMESTAMPS_LEN>() {
-            Some(options) => checksum::sum_array(sum, options),
-            None => checksum::sum(sum, options),
-        };
-        if !payload.is_empty() {
-            sum = checksum::sum(sum, payload);
-        }
-        fixed[16..18].copy_from_slice(&checksum::finish(sum).to_be_bytes());
-    }
-
+    /// If `out` is not [as long](Header::len) as the header.
     #[inline(always)]
-    fn emit_fixed(&self, fixed: &mut [u8; HEADER_LEN], len: usize, checksum: u16) {
-        fixed[0..2].copy_from_slice(&self.src_port.to_be_bytes());
-        fixed[2..4].copy_from_slice(&self.dst_port.to_be_bytes());
-        fixed[4..8].copy_from_slice(&self.seq.0.to_be_bytes());
-        fixed[8..12].copy_from_slice(&self.ack.0.to_be_bytes());
-        fixed[12] = (len as u8) << 2;
-        fixed[13] = self.flags.0;
-        fixed[14..16].copy_from_slice(&self.window.to_be_bytes());
+    pub fn emit(&self, sack: &[SackBlock], out: &mut [u8], pseudo_header: Sum, payload: &[u8], compute: bool) {
+        let (fixed, options) = out.split_first_chunk_mut::<HEADER_LEN>().expect("the room is that of a header");
+        let ports = u32::from(self.src_port) << 16 | u32::from(self.dst_port);
+        let len_and_flags = ((HEADER_LEN + options.len()) as u32) << 26 | u32::from(self.flags.0) << 16;
+        let words = [ports, self.seq.0, self.ack.0, len_and_flags | u32::from(self.window), self.urgent.into()];
+        // A header's length is even, so that its sum and the payload's add up.
+        let sum = self.options.emit(sack, options).add_few(checksum::emit_words(fixed, words)).add_few(pseudo_header);
+        let checksum = match (compute, payload.is_empty()) {
+            (false, _) => pseudo_header.fold(),
+            (true, true) => checksum::finish(sum),
+            (true, false) => checksum::finish(checksum::sum(sum, payload)),
+        };
         fixed[16..18].copy_from_slice(&checksum.to_be_bytes());
-        fixed[18..20].copy_from_slice(&self.urgent.to_be_bytes());
     }
 }
 
-/// Options, read or to be written.
+/// Options to be written, SACK blocks apart: few segments have those, and they are large.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Options {
     /// Maximum segment size, for SYN segments.
@@ -224,77 +211,73 @@ pub struct Options {
     pub sack_permitted: bool,
     /// Timestamps.
     pub timestamps: Option<Timestamps>,
-    /// SACK blocks, the most urgent first. What has no room beside the other options is left out.
-    pub sack: SackBlocks,
 }
 
 impl Options {
-    /// The length in bytes when written: a multiple of 4, at most 40.
+    /// The length in bytes when written with these SACK blocks, the most urgent first; those that have no room are left out.
+    /// A multiple of 4, at most 40.
     #[inline]
-    #[expect(clippy::len_without_is_empty, reason = "a length on the wire, not a container's")]
-    pub const fn len(&self) -> usize {
-        let len = self.len_without_sack();
-        let blocks = self.sack_blocks_with_room(len);
-        if blocks == 0 { len } else { len + 4 + 8 * blocks }
-    }
-
-    #[inline]
-    const fn len_without_sack(&self) -> usize {
+    pub const fn len(&self, sack: &[SackBlock]) -> usize {
         let mss = if self.mss.is_some() { 4 } else { 0 };
-        let timestamps = if self.timestamps.is_some() { 12 } else { 0 };
+        let timestamps = if self.timestamps.is_some() { TIMESTAMPS_LEN } else { 0 };
         // SACK-permitted takes the place of the two NOPs before the timestamps.
         let sack_permitted = if self.sack_permitted && self.timestamps.is_none() { 4 } else { 0 };
         let window_scale = if self.window_scale.is_some() { 4 } else { 0 };
-        mss + timestamps + sack_permitted + window_scale
-    }
-
-    #[inline]
-    const fn sack_blocks_with_room(&self, len: usize) -> usize {
-        if self.sack.len == 0 {
-            return 0;
+        let len = mss + timestamps + sack_permitted + window_scale;
+        if sack.is_empty() {
+            return len;
         }
         let room = (MAX_OPTIONS_LEN - 4 - len) / 8;
-        let blocks = self.sack.as_slice().len();
-        if blocks < room { blocks } else { room }
+        len + 4 + 8 * if sack.len() < room { sack.len() } else { room }
     }
 
     /// Writes [`len`](Options::len) bytes: MSS, SACK-permitted and timestamps, window scale, SACK blocks, each aligned to 4.
-    #[inline]
-    fn emit(&self, out: &mut [u8]) {
-        debug_assert_eq!(out.len(), self.len(), "the room is that of the options");
-        // With timestamps, twelve bytes hold nothing else.
-        match (self.timestamps, out.as_mut_array::<TIMESTAMPS_LEN>()) {
-            (Some(timestamps), Some(out)) if !self.sack_permitted => timestamps.emit([NOP, NOP], out),
-            _ => self.emit_any(out),
+    /// Says what they sum to.
+    #[inline(always)]
+    fn emit(&self, sack: &[SackBlock], out: &mut [u8]) -> Sum {
+        debug_assert_eq!(out.len(), self.len(sack), "the room is that of the options");
+        match *self {
+            _ if out.is_empty() => Sum::ZERO,
+            // With timestamps, twelve bytes hold nothing else.
+            Options { timestamps: Some(timestamps), sack_permitted: false, .. } if out.len() == TIMESTAMPS_LEN => {
+                checksum::emit_words(out, [TIMESTAMPS_ALONE, timestamps.value, timestamps.echo])
+            }
+            _ => self.emit_any(sack, out),
         }
     }
 
-    fn emit_any(&self, mut out: &mut [u8]) {
-        fn next<'a, const N: usize>(out: &mut &'a mut [u8]) -> &'a mut [u8; N] {
-            out.split_off_mut(..N).and_then(|room| room.try_into().ok()).expect("len() counted every option")
-        }
-        let blocks = self.sack_blocks_with_room(self.len_without_sack());
+    #[inline(never)]
+    fn emit_any(&self, sack: &[SackBlock], out: &mut [u8]) -> Sum {
+        let (mut room, mut sum) = (out.as_chunks_mut::<4>().0.iter_mut(), Sum::ZERO);
+        let mut push = |word: u32| {
+            let room = room.next().expect("len() counted every option");
+            sum = sum.add_few(checksum::emit_words(room, [word]));
+        };
+        let mut left = self.len(sack) - self.len(&[]);
         if let Some(mss) = self.mss {
-            let [high, low] = mss.to_be_bytes();
-            *next(&mut out) = [MSS, 4, high, low];
+            push(u32::from_be_bytes([MSS, 4, 0, 0]) | u32::from(mss));
         }
-        let permitted = [SACK_PERMITTED, 2];
         match (self.timestamps, self.sack_permitted) {
-            (Some(timestamps), true) => timestamps.emit(permitted, next(&mut out)),
-            (Some(timestamps), false) => timestamps.emit([NOP, NOP], next(&mut out)),
-            (None, true) => *next(&mut out) = [NOP, NOP, permitted[0], permitted[1]],
+            (Some(Timestamps { value, echo }), permitted) => {
+                push(if permitted { TIMESTAMPS_AND_SACK_PERMITTED } else { TIMESTAMPS_ALONE });
+                push(value);
+                push(echo);
+            }
+            (None, true) => push(u32::from_be_bytes([NOP, NOP, SACK_PERMITTED, 2])),
             (None, false) => {}
         }
         if let Some(shift) = self.window_scale {
-            *next(&mut out) = [NOP, WINDOW_SCALE, 3, shift];
+            push(u32::from_be_bytes([NOP, WINDOW_SCALE, 3, shift]));
         }
-        if blocks > 0 {
-            *next(&mut out) = [NOP, NOP, SACK, (2 + 8 * blocks) as u8];
-            for &(start, end) in &self.sack.as_slice()[..blocks] {
-                *next(&mut out) = start.0.to_be_bytes();
-                *next(&mut out) = end.0.to_be_bytes();
+        if left > 0 {
+            left -= 4;
+            push(u32::from_be_bytes([NOP, NOP, SACK, 2 + left as u8]));
+            for (start, end) in &sack[..left / 8] {
+                push(start.0);
+                push(end.0);
             }
         }
+        sum
     }
 }
 
@@ -312,21 +295,18 @@ impl Timestamps {
     const fn from_octets([v0, v1, v2, v3, e0, e1, e2, e3]: [u8; 8]) -> Timestamps {
         Timestamps { value: u32::from_be_bytes([v0, v1, v2, v3]), echo: u32::from_be_bytes([e0, e1, e2, e3]) }
     }
-
-    #[inline]
-    fn emit(self, [a, b]: [u8; 2], out: &mut [u8; 12]) {
-        let ([v0, v1, v2, v3], [e0, e1, e2, e3]) = (self.value.to_be_bytes(), self.echo.to_be_bytes());
-        *out = [a, b, TIMESTAMPS, 10, v0, v1, v2, v3, e0, e1, e2, e3];
-    }
 }
 
-/// The blocks of a SACK option: at most four, each a left edge and the right edge just after it (RFC 2018 §3).
+/// A left edge and the right edge just after the block (RFC 2018 §3).
+pub type SackBlock = (Seq, Seq);
+
+/// The blocks of a SACK option: at most four.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct SackBlocks {
     /// How many of `blocks` count.
     pub len: u8,
     /// The blocks, in the option's order.
-    pub blocks: [(Seq, Seq); 4],
+    pub blocks: [SackBlock; 4],
 }
 
 impl SackBlocks {
@@ -335,7 +315,7 @@ impl SackBlocks {
 
     /// The blocks that count.
     #[inline]
-    pub const fn as_slice(&self) -> &[(Seq, Seq)] {
+    pub const fn as_slice(&self) -> &[SackBlock] {
         let len = if self.len < 4 { self.len as usize } else { 4 };
         self.blocks.split_at(len).0
     }
@@ -555,6 +535,11 @@ pub const MAX_WINDOW_SCALE: u8 = 14;
 
 /// The option of nearly every segment, aligned.
 const TIMESTAMPS_LEN: usize = 12;
+/// MSS, SACK permitted, timestamps, window scale.
+const USUAL_SYN_LEN: usize = 20;
+/// What stands before the two timestamps.
+const TIMESTAMPS_ALONE: u32 = u32::from_be_bytes([NOP, NOP, TIMESTAMPS, 10]);
+const TIMESTAMPS_AND_SACK_PERMITTED: u32 = u32::from_be_bytes([SACK_PERMITTED, 2, TIMESTAMPS, 10]);
 
 const END: u8 = 0;
 const NOP: u8 = 1;

@@ -231,9 +231,9 @@ impl Peer {
         };
         let mut frame = self.wire.pool().alloc().unwrap();
         frame.extend_from_slice(&payload);
-        let len = packet::headers_len(false, false, &header);
+        let len = packet::headers_len(false, false, &header, &[]);
         let ip = packet::Ip::new(CLIENT, SERVER);
-        packet::emit_headers(frame.prepend(len), &link, &ip, &header, &payload, true);
+        packet::emit_headers(frame.prepend(len), &link, &ip, &header, &[], &payload, true);
         let mut tx = TxBurst::new();
         tx.push(frame);
         self.wire.tx_burst(&mut tx);

@@ -5,15 +5,22 @@ use proptest::prelude::*;
 
 fn options() -> impl Strategy<Value = Options> {
     let timestamps = any::<Option<(u32, u32)>>();
-    let sack = proptest::collection::vec(any::<(u32, u32)>(), 0..=4);
-    (any::<Option<u16>>(), proptest::option::of(0u8..=14), any::<bool>(), timestamps, sack).prop_map(
-        |(mss, window_scale, sack_permitted, timestamps, blocks)| {
-            let mut sack = SackBlocks::EMPTY;
-            blocks.iter().for_each(|&(start, end)| assert!(sack.push(Seq(start), Seq(end))));
+    (any::<Option<u16>>(), proptest::option::of(0u8..=14), any::<bool>(), timestamps).prop_map(
+        |(mss, window_scale, sack_permitted, timestamps)| {
             let timestamps = timestamps.map(|(value, echo)| Timestamps { value, echo });
-            Options { mss, window_scale, sack_permitted, timestamps, sack }
+            Options { mss, window_scale, sack_permitted, timestamps }
         },
     )
+}
+
+fn blocks() -> impl Strategy<Value = SackBlocks> {
+    let some = proptest::collection::vec(any::<(u32, u32)>(), 0..=4);
+    let none = Just(Vec::new());
+    prop_oneof![none, some].prop_map(|blocks| {
+        let mut sack = SackBlocks::EMPTY;
+        blocks.iter().for_each(|&(start, end)| assert!(sack.push(Seq(start), Seq(end))));
+        sack
+    })
 }
 
 fn header() -> impl Strategy<Value = Header> {
@@ -31,16 +38,51 @@ fn header() -> impl Strategy<Value = Header> {
     })
 }
 
-fn emitted(header: &Header, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0xee; header.len()];
-    header.emit(&mut bytes, 0);
+fn emitted(header: &Header, sack: &[SackBlock], payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0xee; header.len(sack)];
+    header.emit(sack, &mut bytes, Sum::ZERO, payload, true);
     bytes.extend_from_slice(payload);
     bytes
 }
 
+/// The header written byte after byte, the checksum 0.
+fn dumb(header: &Header, sack: &[SackBlock]) -> Vec<u8> {
+    let mut out = [header.src_port.to_be_bytes(), header.dst_port.to_be_bytes()].concat();
+    out.extend([header.seq.0.to_be_bytes(), header.ack.0.to_be_bytes()].concat());
+    out.extend([0, header.flags.0]);
+    out.extend([header.window.to_be_bytes(), [0, 0], header.urgent.to_be_bytes()].concat());
+    let Options { mss, window_scale, sack_permitted, timestamps } = header.options;
+    if let Some(mss) = mss {
+        out.extend([2, 4]);
+        out.extend(mss.to_be_bytes());
+    }
+    match (timestamps, sack_permitted) {
+        (Some(_), true) => out.extend([4, 2]),
+        (Some(_), false) => out.extend([1, 1]),
+        (None, true) => out.extend([1, 1, 4, 2]),
+        (None, false) => {}
+    }
+    if let Some(timestamps) = timestamps {
+        out.extend([8, 10]);
+        out.extend([timestamps.value.to_be_bytes(), timestamps.echo.to_be_bytes()].concat());
+    }
+    if let Some(shift) = window_scale {
+        out.extend([1, 3, 3, shift]);
+    }
+    let blocks = sack.len().min((60 - out.len() - 4) / 8);
+    if blocks > 0 {
+        out.extend([1, 1, 5, 2 + 8 * blocks as u8]);
+        sack[..blocks]
+            .iter()
+            .for_each(|(start, end)| out.extend([start.0.to_be_bytes(), end.0.to_be_bytes()].concat()));
+    }
+    out[12] = (out.len() as u8) << 2;
+    out
+}
+
 fn with_options(flags: Flags, options: &[u8]) -> Segment {
     let header = Header { src_port: 1, dst_port: 2, flags, ..Header::default() };
-    let mut bytes = emitted(&header, &[]);
+    let mut bytes = emitted(&header, &[], &[]);
     bytes.extend_from_slice(options);
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes[12] = (bytes.len() as u8) << 2;
@@ -62,22 +104,54 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read(header in header(), payload in proptest::collection::vec(any::<u8>(), 0..50)) {
-        let bytes = emitted(&header, &payload);
+    fn what_is_written_is_read(
+        header in header(), sack in blocks(), payload in proptest::collection::vec(any::<u8>(), 0..50)
+    ) {
+        let bytes = emitted(&header, sack.as_slice(), &payload);
         let segment = parse(&bytes).unwrap();
         let options = header.options;
-        let mut sack = SackBlocks::EMPTY;
-        let room = (40 - options.len_without_sack() - 4) / 8;
-        options.sack.as_slice().iter().take(room).for_each(|&(start, end)| assert!(sack.push(start, end)));
+        let mut read_sack = SackBlocks::EMPTY;
+        let room = (40 - options.len(&[]) - 4) / 8;
+        sack.as_slice().iter().take(room).for_each(|&(start, end)| assert!(read_sack.push(start, end)));
         prop_assert_eq!(segment, Segment {
             seq: header.seq, ack: header.ack, flags: header.flags, window: header.window, urgent: header.urgent,
             src_port: header.src_port, dst_port: header.dst_port,
-            header_len: header.len() as u8, payload_len: payload.len() as u16,
+            header_len: header.len(sack.as_slice()) as u8, payload_len: payload.len() as u16,
             timestamps: options.timestamps, mss: options.mss, window_scale: options.window_scale,
-            sack_permitted: options.sack_permitted, sack,
+            sack_permitted: options.sack_permitted, sack: read_sack,
         });
-        prop_assert_eq!(header.len() % 4, 0);
-        prop_assert!(header.len() <= 60);
+        prop_assert_eq!(header.len(sack.as_slice()) % 4, 0);
+        prop_assert!(header.len(sack.as_slice()) <= 60);
+    }
+
+    #[test]
+    fn a_header_is_written_as_byte_after_byte(
+        header in header(), sack in blocks(), payload in proptest::collection::vec(any::<u8>(), 0..50), pseudo in 0u16..
+    ) {
+        let pseudo = Sum::ZERO.add(pseudo);
+        let mut expected = dumb(&header, sack.as_slice());
+        let sum = checksum::sum(checksum::sum(pseudo, &expected), &payload);
+        for (compute, checksum) in [(true, checksum::finish(sum)), (false, pseudo.fold())] {
+            let mut bytes = vec![0xee; header.len(sack.as_slice())];
+            header.emit(sack.as_slice(), &mut bytes, pseudo, &payload, compute);
+            expected[16..18].copy_from_slice(&checksum.to_be_bytes());
+            prop_assert_eq!(&bytes, &expected);
+        }
+    }
+
+    #[test]
+    fn the_usual_syn_is_read_as_any_other(
+        mut options in Just([2, 4, 5, 0xb4, 4, 2, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 3, 3, 7]), changes in
+        proptest::collection::vec((0usize..20, prop_oneof![0u8..11, any::<u8>()]), 0..3), syn: bool
+    ) {
+        for (at, value) in changes {
+            options[at] = value;
+        }
+        let flags = if syn { Flags::SYN } else { Flags::ACK };
+        let usual = with_options(flags, &options);
+        // Four bytes of nothing behind them: the same options, and not the usual length.
+        let any = with_options(flags, &[&options[..], &[1; 4]].concat());
+        prop_assert_eq!(usual, Segment { header_len: usual.header_len, ..any });
     }
 
     #[test]
@@ -97,27 +171,28 @@ proptest! {
 fn options_are_laid_out_as_linux_does() {
     let timestamps = Some(Timestamps { value: 0x01020304, echo: 0x05060708 });
     let stamp = [8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
-    let written = |options: Options| emitted(&Header { options, ..Header::default() }, &[])[20..].to_vec();
-    let syn =
-        Options { mss: Some(1460), window_scale: Some(7), sack_permitted: true, timestamps, ..Default::default() };
+    let with_blocks =
+        |options: Options, sack: &[_]| emitted(&Header { options, ..Header::default() }, sack, &[])[20..].to_vec();
+    let written = |options: Options| with_blocks(options, &[]);
+    let syn = Options { mss: Some(1460), window_scale: Some(7), sack_permitted: true, timestamps };
     assert_eq!(written(syn), [&[2, 4, 5, 0xb4, 4, 2][..], &stamp, &[1, 3, 3, 7]].concat());
     let plain = Options { timestamps: None, ..syn };
     assert_eq!(written(plain), [2, 4, 5, 0xb4, 1, 1, 4, 2, 1, 3, 3, 7]);
-    let mut data = Options { timestamps, ..Default::default() };
+    let data = Options { timestamps, ..Default::default() };
     assert_eq!(written(data), [&[1, 1][..], &stamp].concat());
-    data.sack.push(Seq(1), Seq(2));
-    assert_eq!(written(data), [&[1, 1][..], &stamp, &[1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 2]].concat());
+    let with_block = with_blocks(data, &[(Seq(1), Seq(2))]);
+    assert_eq!(with_block, [&[1, 1][..], &stamp, &[1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 2]].concat());
     assert_eq!(written(Options::default()), []);
 }
 
 #[test]
 fn three_sack_blocks_fit_beside_timestamps_and_four_alone() {
-    let mut options = Options { timestamps: Some(Timestamps::default()), ..Default::default() };
-    (0..4).for_each(|n| assert!(options.sack.push(Seq(n), Seq(n + 1))));
-    assert!(!options.sack.push(Seq(9), Seq(10)));
-    assert_eq!(options.len(), 40);
-    options.timestamps = None;
-    assert_eq!(options.len(), 36);
+    let mut sack = SackBlocks::EMPTY;
+    (0..4).for_each(|n| assert!(sack.push(Seq(n), Seq(n + 1))));
+    assert!(!sack.push(Seq(9), Seq(10)));
+    let options = Options { timestamps: Some(Timestamps::default()), ..Default::default() };
+    assert_eq!(options.len(sack.as_slice()), 40);
+    assert_eq!(Options::default().len(sack.as_slice()), 36);
 }
 
 #[test]
@@ -147,7 +222,7 @@ fn options_of_the_handshake_count_on_syn_only() {
 
 #[test]
 fn a_short_or_crooked_header_is_refused() {
-    let bytes = emitted(&Header { src_port: 1, dst_port: 2, ..Header::default() }, &[0; 4]);
+    let bytes = emitted(&Header { src_port: 1, dst_port: 2, ..Header::default() }, &[], &[0; 4]);
     assert_eq!(parse(&bytes[..19]), Err(DropReason::Truncated));
     for (offset, value) in [(12, 4 << 4), (12, 7 << 4), (1, 0), (3, 0)] {
         let mut bytes = bytes.clone();
@@ -167,9 +242,10 @@ fn syn_and_fin_count_in_the_length() {
 fn a_checksum_is_verified_with_its_pseudo_header() {
     let (src, dst) = (Address::v4([10, 0, 0, 1]), Address::v4([10, 0, 0, 2]));
     let header = Header { src_port: 1, dst_port: 2, ..Header::default() };
-    let mut bytes = emitted(&header, b"odd");
-    let sum = checksum::finish(checksum::sum(pseudo_header(&src, &dst, bytes.len()), &bytes));
-    header.emit(&mut bytes, sum);
+    let (mut bytes, payload) = (vec![0; header.len(&[])], b"odd");
+    let pseudo_header = pseudo_header(&src, &dst, bytes.len() + payload.len());
+    header.emit(&[], &mut bytes, pseudo_header, payload, true);
+    bytes.extend_from_slice(payload);
     assert!(verify_checksum(&src, &dst, &bytes));
     assert!(!verify_checksum(&src, &Address::v4([10, 0, 0, 3]), &bytes));
 }
