@@ -6,6 +6,7 @@
 pub mod apps;
 pub mod capture;
 pub mod example;
+pub mod fuzz;
 pub mod kernel;
 pub mod lab;
 pub mod netns;

@@ -110,7 +110,8 @@ impl Stack {
     fn settle(&mut self, at: u32) -> Progress {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         tcb.bits.clear(Bits::OWING);
-        if tcb.bits.has(Bits::REPORTED) && tcb.is_over() {
+        // A record that is still marked stays until its turn: another connection in its place would be in the queue twice.
+        if tcb.bits.has(Bits::REPORTED) && tcb.is_over() && !tcb.bits.has(Bits::MARKED) {
             return self.release(at);
         }
         if let Some(deadline) = timers::next_deadline(tcb)

@@ -233,7 +233,9 @@ fn retransmission(tcb: &mut Tcb, env: &mut Env) -> Expired {
         tcb.bits.clear(Bits::WANTS_ROOM);
         tcb.events.add(Events::WRITABLE); // what could not be written for want of frames
     }
-    if waits && (tcb.tx_unsent == NIL || !tcb.state().is_synchronised()) {
+    // A FIN that cannot be sent is as much of a reason to give up as data.
+    let unsent = tcb.tx_unsent != NIL || (tcb.bits.has(Bits::FIN_QUEUED) && !tcb.fin_sent());
+    if waits && !(unsent && tcb.state().is_synchronised()) {
         return Expired::Alive;
     }
     let first = !tcb.bits.has(Bits::STALLED);

@@ -2,7 +2,6 @@
 
 mod closing;
 mod crashing;
-mod flooding;
 mod losing;
 mod opening;
 

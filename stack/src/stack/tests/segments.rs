@@ -564,6 +564,25 @@ fn closing_in_on_accept_goes_by_what_came_with_it() {
 }
 
 #[test]
+fn a_connection_that_begins_and_ends_between_two_turns_leaves_its_record_clean() {
+    let mut peer = Peer::with(|config| config.limits.conns_max = 1);
+    for _ in 0..3 {
+        let mut cx = Cx { stack: &mut peer.host.stack };
+        let conn = cx.connect(SocketAddr::new(CLIENT.into(), PORT)).unwrap();
+        cx.abort(conn);
+        // Stage 5 of a turn whose stage 4 was before those calls.
+        peer.host.stack.owe(conn.index());
+        peer.host.stack.output(&mut peer.host.tx);
+        // There is one record, and it is not free before its turn.
+        let mut cx = Cx { stack: &mut peer.host.stack };
+        assert!(cx.connect(SocketAddr::new(CLIENT.into(), PORT)).is_err());
+        assert_eq!(peer.turn(), []);
+        assert_eq!(peer.state(), State::Closed);
+    }
+    peer.assert_all_is_back();
+}
+
+#[test]
 fn connecting_again_in_on_close_works() {
     let mut peer = syn_sent();
     peer.host.app.on_close = Some(|cx, _| assert!(cx.connect(SocketAddr::new(CLIENT.into(), PORT)).is_ok()));

@@ -211,3 +211,20 @@ fn a_closed_connection_does_not_probe_a_closed_window_for_ever() {
         assert!(probes < 100);
     }
 }
+
+#[test]
+fn a_fin_that_no_neighbour_takes_is_given_up_like_data() {
+    let mut t = Sender::new();
+    close::shutdown(&mut t.tcb);
+    let begun_ms = t.env.now_ms;
+    // What output does when the next hop is not there.
+    let give_up_ms = t.env.config.give_up.as_millis() as u32;
+    while t.env.now_ms - begun_ms <= give_up_ms + 2_000 {
+        arm_retry(&mut t.tcb, 1_000, &t.env);
+        if t.expires().1 == Expired::TimedOut {
+            assert!(t.env.now_ms - begun_ms > give_up_ms);
+            return;
+        }
+    }
+    panic!("it waits for ever");
+}

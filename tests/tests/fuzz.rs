@@ -1,0 +1,42 @@
+//! Hostile bytes: the kept corpus, each case that once found something among it, and thousands of seeds. `scripts/fuzz` throws more.
+
+use std::fs;
+use std::path::Path;
+
+use handfast_tests::fuzz::{self, Seen, TARGETS};
+
+#[test]
+fn the_kept_corpus_finds_nothing() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for target in TARGETS {
+        let folder = corpus.join(target.name);
+        let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let mut seen = Seen::default();
+        for file in files.flatten() {
+            let bytes = fs::read(file.path()).expect("a case can be read");
+            // Printed if the test fails.
+            println!("{}", file.path().display());
+            (target.run)(&bytes, &mut seen);
+        }
+        assert!(seen.cases > 0, "{} is empty", folder.display());
+    }
+}
+
+#[test]
+fn thousands_of_seeds_find_nothing_and_come_far() {
+    for target in TARGETS {
+        let (mut seen, mut bytes) = (Seen::default(), Vec::new());
+        for seed in 0..SEEDS {
+            fuzz::bytes_of_seed(seed, target.len_max, &mut bytes);
+            println!("{} seed {seed}", target.name);
+            (target.run)(&bytes, &mut seen);
+        }
+        assert_eq!(seen.cases, SEEDS);
+        if target.name == "stack" {
+            // All states but CLOSED, the last.
+            assert!(seen.states[..9].iter().all(|turns| *turns > 0), "not every state: {}", seen.states_by_name());
+        }
+    }
+}
+
+const SEEDS: u64 = 20_000;
