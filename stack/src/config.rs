@@ -65,6 +65,8 @@ pub struct TcpConfig {
     pub connect_give_up: Duration,
     /// How often an unanswered SYN-ACK is sent again before the half-open connection is forgotten.
     pub syn_ack_retries: u8,
+    /// Answer SYNs by cookies when no more half-open connections may be kept (RFC 4987 §3.6); otherwise they are dropped.
+    pub syn_cookies: bool,
     /// Probe a connection that was idle for this long (RFC 9293 §3.8.4). `None`, the default, never probes.
     pub keepalive_idle: Option<Duration>,
     /// Time between unanswered keep-alive probes.
@@ -101,6 +103,7 @@ impl Default for TcpConfig {
             give_up: Duration::from_secs(120),
             connect_give_up: Duration::from_secs(180),
             syn_ack_retries: 5,
+            syn_cookies: true,
             keepalive_idle: None,
             keepalive_interval: Duration::from_secs(75),
             keepalive_probes: 9,

@@ -67,7 +67,7 @@ counted! {
         NoConnection => "no_connection",
         /// A segment that LISTEN does not take: RST, ACK without a cookie, nothing at all (RFC 9293 §3.10.7.2).
         ListenRefused => "listen_refused",
-        /// Too many half-open connections at this listener.
+        /// Too many half-open connections at this listener, or in all, and no cookies.
         BacklogFull => "backlog_full",
         /// Every connection record is in use.
         ConnectionsFull => "connections_full",
@@ -137,6 +137,10 @@ counted! {
         TimedOut => "timed_out",
         /// Half-open passive connections given up.
         SynRcvdExpired => "syn_rcvd_expired",
+        /// SYNs answered by a cookie, because no more half-open connections may be kept (RFC 4987).
+        SynCookiesSent => "syn_cookies_sent",
+        /// Connections that were opened by a cookie that came back.
+        SynCookiesOpened => "syn_cookies_opened",
         /// Segments retransmitted, SYN and FIN included.
         Retransmissions => "retransmissions",
         /// Retransmission timeouts (RFC 6298).

@@ -60,6 +60,8 @@ pub struct Stack {
     listeners: Listeners,
     ports: Ports,
     isn: IsnSecret,
+    /// When the last SYN was answered by a cookie.
+    cookies_in: Option<u32>,
     wheel: TimerWheel,
     home: Home,
     core: u16,
@@ -131,6 +133,7 @@ impl Stack {
             listeners: Listeners::with_capacity(LISTENERS_MAX),
             ports: Ports::new([word(0), word(1), word(4), word(5)], port_min..=port_max),
             isn: IsnSecret::new(&half(3), [word(4), word(5)]),
+            cookies_in: None,
             wheel: TimerWheel::new(limits.conns_max, 0),
             home: Home::new(caps.queues, caps.rss.as_ref()),
             core: caps.queue,

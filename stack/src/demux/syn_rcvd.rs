@@ -43,6 +43,18 @@ impl Offered {
         Offered(scale | (timestamps as u8) << 4 | (sack as u8) << 5)
     }
 
+    /// All of it in six bits, for [`from_bits`](Offered::from_bits).
+    #[inline]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// What was offered, out of its six bits.
+    #[inline]
+    pub const fn from_bits(bits: u8) -> Offered {
+        Offered(bits & 0x3f)
+    }
+
     /// The peer's window scale, if it offered to scale.
     #[inline]
     pub const fn window_scale(self) -> Option<u8> {

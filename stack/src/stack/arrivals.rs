@@ -11,6 +11,7 @@ use crate::demux::syn_rcvd::{Offered, SynRcvd};
 use crate::demux::time_wait::TimeWait;
 use crate::metrics::{Counter, DropReason};
 use crate::tcp::close::{self, Waiting};
+use crate::tcp::cookie;
 use crate::tcp::input::{self, Verdict};
 use crate::tcp::open::{self, HalfOpen};
 use crate::tcp::output::{self, Path};
@@ -200,7 +201,7 @@ impl Stack {
 
     /// A segment of no known flow: CLOSED or LISTEN (RFC 9293 §3.10.7.1, §3.10.7.2).
     fn listen_arrives(&mut self, arrived: &mut Arrived, iss_min: Option<Seq>, tx: &mut TxBurst) {
-        let Arrived { seg, key, hash, .. } = arrived;
+        let Arrived { seg, key, .. } = arrived;
         if seg.flags.rst() {
             return self.env.metrics.dropped(DropReason::ListenRefused); // first
         }
@@ -209,29 +210,21 @@ impl Stack {
             return self.refuse(arrived, tx);
         };
         if seg.flags.ack() {
-            self.env.metrics.dropped(DropReason::ListenRefused); // second
-            return self.refuse(arrived, tx);
+            return self.ack_arrives(listener, arrived, tx); // second
         }
-        if let Err(reason) = self.admits(Some(listener), seg) {
-            return self.env.metrics.dropped(reason); // fourth
+        match self.admits(Some(listener), seg) {
+            Err(DropReason::BacklogFull) if self.env.config.syn_cookies => return self.send_cookie(arrived, tx),
+            Err(reason) => return self.env.metrics.dropped(reason), // fourth
+            Ok(()) => {}
         }
         // Third: SYN. Its text, if any, is not kept: the peer sends it again.
         let iss = self.isn.generate(key, self.env.now);
-        let record = SynRcvd {
-            key: *key,
-            iss: iss_min.map_or(iss, |min| iss.max(min)),
-            irs: seg.seq,
-            ts_recent: seg.timestamps.map_or(0, |timestamps| timestamps.value),
-            peer_mss: open::peer_mss(seg, key.remote.is_v4()),
-            listener: listener.place(),
-            offered: self.offered(seg),
-            retries: 0,
-            due: 0,
-        };
+        let iss = iss_min.map_or(iss, |min| iss.max(min));
+        let record = SynRcvd { listener: listener.place(), ..self.half_open_record(arrived, iss) };
         let Some(at) = self.half_open.insert(self.env.now_ms, record) else {
             return self.env.metrics.dropped(DropReason::BacklogFull);
         };
-        if !self.flows.insert(*hash, Owner::SynRcvd(at)) {
+        if !self.flows.insert(arrived.hash, Owner::SynRcvd(at)) {
             self.half_open.remove(at);
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         }
@@ -240,6 +233,70 @@ impl Stack {
         }
         self.env.metrics.count(Counter::PassiveOpens);
         self.syn_ack_in_place(&record, arrived, tx);
+    }
+
+    /// What is to be kept of a SYN.
+    fn half_open_record(&self, arrived: &Arrived, iss: Seq) -> SynRcvd {
+        let Arrived { seg, key, .. } = arrived;
+        SynRcvd {
+            key: *key,
+            iss,
+            irs: seg.seq,
+            ts_recent: seg.timestamps.map_or(0, |timestamps| timestamps.value),
+            peer_mss: open::peer_mss(seg, key.remote.is_v4()),
+            listener: 0,
+            offered: self.offered(seg),
+            retries: 0,
+            due: 0,
+        }
+    }
+
+    /// No more half-open connections may be kept: the SYN-ACK says what would have been (RFC 4987 §3.6).
+    #[cold]
+    fn send_cookie(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) {
+        let epoch = cookie::epoch(self.env.now);
+        self.cookies_in = Some(epoch);
+        let record = cookie::bake(&self.isn, &self.half_open_record(arrived, Seq(0)), epoch);
+        let (mss, stamp) = (self.local_mss(&record.key), cookie::stamp(self.ts_value(arrived.hash), record.offered));
+        let header = open::syn_ack(&record, &self.env.config, mss, stamp);
+        if self.answer(arrived, &header, tx) {
+            self.env.metrics.count(Counter::SynCookiesSent);
+        }
+    }
+
+    /// LISTEN has nothing to acknowledge, unless it sent a cookie of late.
+    #[cold]
+    fn ack_arrives(&mut self, listener: ListenerId, arrived: &mut Arrived, tx: &mut TxBurst) {
+        let epoch = cookie::epoch(self.env.now);
+        if self.cookies_in.is_some_and(|sent_in| epoch.wrapping_sub(sent_in) <= 1) {
+            if let Some(record) = cookie::open(&self.isn, &arrived.key, &arrived.seg, epoch) {
+                return self.open_by_cookie(listener, &record, arrived, tx);
+            }
+            if arrived.seg.payload_len > 0 {
+                // The first segment after a cookie may have been lost, and this be the second: both come again.
+                return self.env.metrics.dropped(DropReason::ListenRefused);
+            }
+        }
+        self.env.metrics.dropped(DropReason::ListenRefused);
+        self.refuse(arrived, tx);
+    }
+
+    fn open_by_cookie(&mut self, listener: ListenerId, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
+        let Some(tag) = self.listeners.get(listener).map(|listener| listener.tag).filter(|_| !self.shutting_down)
+        else {
+            return self.env.metrics.dropped(DropReason::ListenRefused);
+        };
+        let (mss, ts_offset) = (self.local_mss(&record.key), self.isn.timestamp_offset(arrived.hash));
+        let env = &mut self.env;
+        let made = self.conns.insert_with(|_| open::passive(record, tag, mss, ts_offset, &arrived.seg, env));
+        let Some(conn) = made else { return self.env.metrics.dropped(DropReason::ConnectionsFull) };
+        if !self.flows.insert(arrived.hash, Owner::Conn(conn.index())) {
+            self.conns.discard(conn.index());
+            return self.env.metrics.dropped(DropReason::ConnectionsFull);
+        }
+        self.env.metrics.count(Counter::PassiveOpens);
+        self.env.metrics.count(Counter::SynCookiesOpened);
+        self.conn_arrives(conn.index(), arrived, tx);
     }
 
     /// Whether a listener takes this segment as the beginning of a connection.

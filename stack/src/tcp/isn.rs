@@ -42,6 +42,19 @@ impl IsnSecret {
         Seq((now.as_micros() / 4) as u32).add(hash as u32)
     }
 
+    /// What only we can compute of a connection and three words. It has nothing in common with the connection's number.
+    #[cold]
+    pub fn of_connection(&self, key: &FlowKey, words: [u32; 3]) -> u64 {
+        let mut bytes = [0; 48];
+        bytes[..16].copy_from_slice(key.local.octets());
+        bytes[16..32].copy_from_slice(key.remote.octets());
+        let ports = u32::from(key.local_port) << 16 | u32::from(key.remote_port);
+        for (at, word) in [ports, words[0], words[1], words[2]].iter().enumerate() {
+            bytes[32 + 4 * at..][..4].copy_from_slice(&word.to_be_bytes());
+        }
+        self.prf.hash(&bytes)
+    }
+
     /// What is added to our clock in the connection's timestamps, the same for each of its records. It hides the clock, not a
     /// sequence number: a secret multiplication of the flow's hash is enough.
     #[inline]

@@ -5,6 +5,7 @@
 //! | §3.3.2 states | [`state::State`] |
 //! | §3.4.1 initial sequence numbers, RFC 6528 | [`isn`] |
 //! | §3.5 opening | [`open`] |
+//! | RFC 4987 SYN cookies | [`cookie`] |
 //! | §3.6 closing, §3.10.4, §3.10.5 | [`close`] |
 //! | §3.7, §3.8.6.2 segments to send, Nagle, silly windows | [`output`] |
 //! | §3.8.1 retransmission, RFC 6298 | [`rtt`], [`timers`] |
@@ -17,6 +18,7 @@ pub mod ack;
 pub mod chain;
 pub mod close;
 pub mod congestion;
+pub mod cookie;
 pub mod env;
 pub mod input;
 pub mod invariants;

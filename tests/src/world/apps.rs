@@ -9,6 +9,8 @@ use std::rc::Rc;
 use handfast::time::{Duration, Instant};
 use handfast::{App, Closed, ConnId, Cx};
 
+use super::packet::{ACK, SYN, Segment};
+
 /// What one side of a connection does.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -139,6 +141,10 @@ pub struct Ledger {
     /// In the order of their plans.
     pub pairs: Vec<Pair>,
     by_ends: HashMap<[SocketAddr; 2], usize>,
+    /// Whose SYN it was, by its sequence number: ports come again.
+    syns: HashMap<([SocketAddr; 2], u32), usize>,
+    /// The sequence number of the SYN that was answered last, by who answered whom.
+    answered: HashMap<[SocketAddr; 2], u32>,
 }
 
 impl Ledger {
@@ -159,6 +165,24 @@ impl Ledger {
         };
         self.pairs.push(Pair { sides: [side(client, 0), side(server, 1)], ends: None, begun: None, excused: false });
         self.pairs.len() - 1
+    }
+
+    /// A SYN or a SYN-ACK leaves its host.
+    pub fn saw(&mut self, segment: &Segment) {
+        let ends = [segment.from, segment.to];
+        if segment.has(SYN) && segment.has(ACK) {
+            self.answered.insert(ends, segment.ack.wrapping_sub(1));
+        } else if let Some(&pair) = self.by_ends.get(&ends).filter(|_| segment.has(SYN)) {
+            self.syns.entry((ends, segment.seq)).or_insert(pair);
+        }
+    }
+
+    /// The connection that is open now at `local`, if somebody began it and it was not open there before.
+    fn accepted(&mut self, local: SocketAddr, remote: SocketAddr) -> Option<usize> {
+        let irs = *self.answered.get(&[local, remote])?;
+        let pair = *self.syns.get(&([remote, local], irs))?;
+        let side = &mut self.pairs[pair].sides[1];
+        (!std::mem::replace(&mut side.opened, true)).then_some(pair)
     }
 }
 
@@ -416,13 +440,11 @@ impl App for Peer {
         let (Some(local), Some(remote)) = (cx.local(conn), cx.remote(conn)) else { return };
         let book = self.book.clone();
         let mut book = book.borrow_mut();
-        let pair = book.by_ends.get(&[remote, local]).copied();
-        let pair = pair.filter(|pair| !book.pairs[*pair].sides[1].opened);
+        let pair = book.accepted(local, remote);
         let Some(pair) = pair else {
             assert!(self.hospitable, "a connection is open here that nobody has begun: {remote} → {local}");
             return self.strangers.push(remote);
         };
-        book.pairs[pair].sides[1].opened = true;
         drop(book);
         self.take(cx, conn, pair, 1);
         self.opened(cx, conn);

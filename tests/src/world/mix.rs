@@ -149,12 +149,11 @@ fn host(random: &mut Random, number: usize, weather: &Weather) -> HostConfig {
     tcp.give_up = Duration::from_secs(3_600);
     tcp.connect_give_up = Duration::from_secs(3_600);
     tcp.fin_wait_2_timeout = Duration::from_secs(3_600);
-    if weather.crashes || random.one_in(8) {
-        // Who only listens finds out by keep-alive alone that his peer is gone.
-        tcp.keepalive_idle = Some(Duration::from_secs(1 + random.skewed(0, 300)));
-        tcp.keepalive_interval = Duration::from_secs(75);
-        tcp.keepalive_probes = 20;
-    }
+    // Who only listens finds out by keep-alive alone that his peer is gone, or that the reset was lost.
+    let soon = weather.crashes || random.one_in(8);
+    tcp.keepalive_idle = Some(Duration::from_secs(if soon { 1 + random.skewed(0, 300) } else { 7_200 }));
+    tcp.keepalive_interval = Duration::from_secs(75);
+    tcp.keepalive_probes = 20;
     let narrow_ports = random.one_in(4);
     if narrow_ports {
         tcp.ephemeral_port_min = 50_000;

@@ -307,7 +307,13 @@ impl World {
         match packet::read(&bytes).unwrap_or_else(|broken| panic!("host {from} sends what is broken: {broken}")) {
             Packet::Other => self.network.carry(self.now, place, bytes, false),
             Packet::Tcp(segment) => {
-                self.observer.sends(self.now, &segment).unwrap_or_else(|broken| panic!("{broken}: {segment:?}"));
+                // What goes to nobody here answers what nobody here has sent.
+                match self.host_of(segment.to.ip()) {
+                    Some(_) => self.observer.sends(self.now, &segment),
+                    None => self.observer.answers(&segment),
+                }
+                .unwrap_or_else(|broken| panic!("{broken}: {segment:?}"));
+                self.book.borrow_mut().saw(&segment);
                 let number = self.segments;
                 self.segments += 1;
                 let fate = self.filter.as_mut().map_or(Fate::Pass, |filter| filter(number, &segment));

@@ -30,6 +30,8 @@ struct Side {
     /// The right edge that reached it, and the highest acknowledgment.
     edge: Option<u32>,
     acked: u32,
+    /// One past the peer's FIN, which has reached it.
+    peer_fin: Option<u32>,
     /// When everything up to its FIN had been acknowledged.
     over_at: Option<Instant>,
 }
@@ -65,6 +67,14 @@ impl Observer {
     pub fn forget(&mut self, address: std::net::IpAddr) {
         self.sides.retain(|(from, _), _| from.ip() != address);
         self.sent.remove(&address);
+    }
+
+    /// A host sends a segment to an address that is nobody's here: it was made up, and so is what it answers.
+    pub fn answers(&mut self, seg: &Segment) -> Result<(), &'static str> {
+        let sent = self.sent.entry(seg.from.ip()).or_default();
+        sent.segments += 1;
+        sent.resets += u64::from(seg.has(RST));
+        ensure(seg.is_empty() || seg.has(SYN) && seg.has(ACK), "text to a stranger who has sent a SYN")
     }
 
     /// A host sends a segment: whether it may.
@@ -157,7 +167,7 @@ impl Observer {
         }
         let beyond_ack = |&(start, _): &(u32, u32)| after(start, seg.ack);
         ensure(seg.sack.iter().all(beyond_ack), "RFC 2018 §3: a block below the acknowledgment")?;
-        let peer_finished = peer.and_then(|peer| peer.fin_at).is_some_and(|fin_at| after(seg.ack, fin_at));
+        let peer_finished = mine.peer_fin.is_some_and(|fin| after_eq(seg.ack, fin));
         let edge = seg.ack.wrapping_add(u32::from(seg.window) << mine.own_shift());
         if let Some((ack, told_edge)) = mine.told {
             ensure(after_eq(seg.ack, ack), "RFC 9293 §3.4: an acknowledgment is taken back")?;
@@ -188,6 +198,9 @@ impl Observer {
             }
         } else if !seg.has(ACK) {
             return;
+        }
+        if seg.has(FIN) && side.told.is_some_and(|(ack, _)| after(seg.end(), ack)) {
+            side.peer_fin = Some(seg.end());
         }
         let shift = if seg.has(SYN) { 0 } else { side.peer_shift() };
         let from = if seg.has(ACK) { seg.ack } else { side.iss.wrapping_add(1) };
@@ -224,6 +237,7 @@ impl Side {
             peer_sack: false,
             edge: None,
             acked: syn.seq,
+            peer_fin: None,
             over_at: None,
         }
     }

@@ -2,6 +2,7 @@
 
 mod closing;
 mod crashing;
+mod flooding;
 mod losing;
 mod opening;
 
