@@ -413,16 +413,25 @@ impl Stack {
         self.wake_at = Some(self.wake_at.map_or(at, |sooner| sooner.min(at)));
     }
 
-    /// Has connection `index` looked at in stages 4 and 5.
+    /// Has connection `index` looked at in stage 5, and in stage 4 before that if there is something for the application.
     #[inline]
     pub(crate) fn mark(&mut self, index: u32) {
-        if let Some(tcb) = self.conns.at_mut(index)
-            && !tcb.bits.has(Bits::MARKED)
-        {
-            tcb.bits.set(Bits::MARKED);
-            self.marked.push_back(index);
+        if let Some(tcb) = self.conns.at_mut(index) {
+            enqueue(tcb, index, &mut self.marked, &mut self.owing);
         }
     }
+}
+
+/// A connection is in each queue once, and what was marked comes to be owing by itself.
+#[inline]
+fn enqueue(tcb: &mut Tcb, at: u32, marked: &mut Turns, owing: &mut Turns) {
+    let silent = tcb.events.is_empty() && !tcb.is_over();
+    if tcb.bits.has(Bits::MARKED) || (silent && tcb.bits.has(Bits::OWING)) {
+        return;
+    }
+    let (queued, queue) = if silent { (Bits::OWING, owing) } else { (Bits::MARKED, marked) };
+    tcb.bits.set(queued);
+    queue.push_back(at);
 }
 
 impl core::fmt::Debug for Entropy {

@@ -1,5 +1,7 @@
 //! Who listens: local address and port to listener.
 
+use alloc::boxed::Box;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::slab::Slab;
@@ -49,15 +51,18 @@ pub enum ListenError {
 #[derive(Debug)]
 pub struct Listeners {
     slab: Slab<Listener>,
-    /// Sorted: the ends of one port lie together. A few are searched in the time of a comparison or two.
+    /// Sorted: the ends of one port lie together.
     ends: Vec<(End, u32)>,
+    /// For each port the place of its first end, plus one; 0 where nobody listens.
+    ports: Box<[u32; PORTS]>,
 }
 
 impl Listeners {
     /// Room for up to `capacity` listeners.
     pub fn with_capacity(capacity: u32) -> Listeners {
         assert!(capacity <= 1 << 16, "a half-open connection remembers its listener in 16 bits");
-        Listeners { slab: Slab::with_capacity(capacity), ends: Vec::with_capacity(capacity as usize) }
+        let ports = vec![0; PORTS].into_boxed_slice().try_into().expect("it has this length");
+        Listeners { slab: Slab::with_capacity(capacity), ends: Vec::with_capacity(capacity as usize), ports }
     }
 
     /// Adds a listener.
@@ -69,6 +74,7 @@ impl Listeners {
         let Err(at) = self.ends.binary_search_by_key(&end, |(end, _)| *end) else { return Err(ListenError::InUse) };
         let (index, generation) = self.slab.insert(listener).ok_or(ListenError::TooMany)?;
         self.ends.insert(at, (end, index));
+        self.find_ports();
         Ok(ListenerId { index, generation })
     }
 
@@ -76,7 +82,7 @@ impl Listeners {
     #[inline]
     pub fn find(&self, local: Address, port: u16) -> Option<ListenerId> {
         let family = if local.is_v4() { Scope::V4 } else { Scope::V6 };
-        let first = self.ends.partition_point(|((other, _), _)| *other < port);
+        let first = self.ports[usize::from(port)].checked_sub(1)? as usize;
         // In the order of the scopes, so the first that fits is the most exact.
         let fits = |scope: Scope| scope == Scope::All || scope == family || scope == Scope::One(local);
         let of_port = self.ends[first..].iter().take_while(|((other, _), _)| *other == port);
@@ -114,7 +120,15 @@ impl Listeners {
     pub fn remove(&mut self, id: ListenerId) -> Option<Listener> {
         self.get(id)?;
         self.ends.retain(|(_, index)| *index != id.index);
+        self.find_ports();
         self.slab.remove(id.index)
+    }
+
+    fn find_ports(&mut self) {
+        self.ports.fill(0);
+        for (place, ((port, _), _)) in self.ends.iter().enumerate().rev() {
+            self.ports[usize::from(*port)] = place as u32 + 1;
+        }
     }
 
     /// All listeners.
@@ -132,6 +146,8 @@ impl Listeners {
         self.slab.is_empty()
     }
 }
+
+const PORTS: usize = 1 << 16;
 
 type End = (u16, Scope);
 

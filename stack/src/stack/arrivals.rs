@@ -2,7 +2,7 @@
 
 use handfast_drivers::burst::TxBurst;
 
-use super::{Arrived, Stack};
+use super::{Arrived, Stack, enqueue};
 use crate::app::Closed;
 use crate::demux::flow::FlowKey;
 use crate::demux::flows::Owner;
@@ -61,10 +61,7 @@ impl Stack {
             frame.trim_front(payload.start);
         }
         let verdict = input::segment_arrives(tcb, seg, frame, &mut self.env);
-        if !tcb.bits.has(Bits::MARKED) {
-            tcb.bits.set(Bits::MARKED);
-            self.marked.push_back(at);
-        }
+        enqueue(tcb, at, &mut self.marked, &mut self.owing);
         if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
             self.note(at, TraceKind::Received, seg.flags, seg.seq, seg.ack, seg.payload_len);
         }

@@ -5,7 +5,7 @@ use core::net::{IpAddr, SocketAddr};
 use arrayvec::ArrayVec;
 use handfast_drivers::burst::TxBurst;
 
-use super::Stack;
+use super::{Stack, enqueue};
 use crate::app::{App, Closed, ConnId, ConnectError, Cx, ListenError};
 use crate::demux::flow::FlowKey;
 use crate::demux::flows::Owner;
@@ -242,14 +242,11 @@ impl Stack {
 
     /// Connections whose neighbour has answered, or has not, try to send again.
     fn wake_waiters(&mut self) {
-        let Stack { ip, conns, marked, .. } = self;
+        let Stack { ip, conns, marked, owing, .. } = self;
         for at in ip.take_woken() {
             if let Some(tcb) = conns.at_mut(at) {
                 tcb.bits.clear(Bits::AWAITS_NEIGHBOUR);
-                if !tcb.bits.has(Bits::MARKED) {
-                    tcb.bits.set(Bits::MARKED);
-                    marked.push_back(at);
-                }
+                enqueue(tcb, at, marked, owing);
             }
         }
     }

@@ -201,10 +201,15 @@ pub fn take(tcb: &mut Tcb, env: &mut Env) -> Option<Frame> {
 }
 
 /// Frees everything that was received and not taken.
+#[inline]
 pub fn discard(tcb: &mut Tcb, env: &mut Env) {
-    env.rx.clear(&mut tcb.rx);
-    (tcb.rx_bytes, tcb.rx_frames) = (0, 0);
-    discard_out_of_order(tcb, env);
+    if !tcb.rx.is_empty() {
+        env.rx.clear(&mut tcb.rx);
+        (tcb.rx_bytes, tcb.rx_frames) = (0, 0);
+    }
+    if tcb.cold.is_some() {
+        discard_out_of_order(tcb, env);
+    }
 }
 
 /// Frees what was received out of order.
