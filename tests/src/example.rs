@@ -1,4 +1,4 @@
-//! The examples of handfast, as programs.
+//! The examples of handfast, and its load generator, as programs.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -55,20 +55,30 @@ pub fn stop(mut running: Running) -> String {
     written
 }
 
-/// Where the examples are, built as the tests were.
+/// A command that starts `handfast-load`.
+pub fn load() -> Command {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let build = || build(&["--package", "handfast-bench", "--bin", "handfast-load"]).join("handfast-load");
+    Command::new(PROGRAM.get_or_init(build))
+}
+
+/// Where the examples are.
 fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let test = std::env::current_exe().expect("the test's own path");
-        let profile = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
-        let target = profile.parent().expect("target/PROFILE");
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).env("CARGO_TARGET_DIR", target);
-        cargo.args(["build", "--quiet", "--package", "handfast", "--examples"]);
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
-        process::succeed(&mut cargo);
-        profile.join("examples")
-    })
+    FOLDER.get_or_init(|| build(&["--package", "handfast", "--examples"]).join("examples"))
+}
+
+/// Builds it as the tests were built; the folder of that.
+fn build(what: &[&str]) -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    let profile = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/TEST");
+    let target = profile.parent().expect("target/PROFILE");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).env("CARGO_TARGET_DIR", target);
+    cargo.args(["build", "--quiet"]).args(what);
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    process::succeed(&mut cargo);
+    profile.into()
 }

@@ -51,6 +51,12 @@ impl Running {
         Running { child: command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")) }
     }
 
+    /// Waits for the first line that it writes to standard error, and takes it.
+    pub fn first_line(&mut self) -> String {
+        let stream = self.child.stderr.iter_mut().flat_map(|stream| stream.bytes().map_while(Result::ok));
+        text(&stream.take_while(|&byte| byte != b'\n').collect::<Vec<u8>>())
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         let _ = kill_process(Pid::from_child(&self.child), signal);

@@ -3,6 +3,7 @@
 mod beside;
 mod errors;
 mod half_close;
+mod load;
 mod many;
 mod peers;
 mod proxy;
