@@ -28,6 +28,17 @@ pub trait Driver {
         false
     }
 
+    /// How this queue was opened.
+    fn describe(&self) -> Description {
+        Description::default()
+    }
+
+    /// What ended this queue for good, such as that its interface was removed: nothing is received any more, and what is sent is
+    /// lost. Asked a few times a second, because it may take a system call to find out.
+    fn fault(&mut self) -> Option<&(dyn core::error::Error + Send + Sync + 'static)> {
+        None
+    }
+
     /// Counters of the device itself.
     fn stats(&self) -> DriverStats {
         DriverStats::default()
@@ -64,6 +75,26 @@ pub trait Queue: Send {
 
     /// Starts the queue, on the thread that will drive it.
     fn start(self) -> Result<Self::Driver, Self::Error>;
+}
+
+/// How a queue was opened: what was got and, where something better was to be had, why not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Description {
+    /// For people.
+    pub text: alloc::string::String,
+    /// The queue's number on the device.
+    pub queue: u32,
+    /// Where a program chooses the packets that are ours: `native` in the device's driver, `generic` in the kernel's stack, `none`
+    /// without one.
+    pub attach: &'static str,
+    /// Somebody copies each packet between the device's memory and the frames.
+    pub copies: bool,
+}
+
+impl Default for Description {
+    fn default() -> Description {
+        Description { text: alloc::string::String::new(), queue: 0, attach: "none", copies: true }
+    }
 }
 
 /// What a queue can do and how it was set up.

@@ -7,10 +7,11 @@
 
 use alloc::collections::BinaryHeap;
 use core::cmp::Ordering;
+use core::error::Error;
 
 use crate::burst::{RxBurst, TxBurst};
 use crate::clock::Clock;
-use crate::driver::{Caps, Driver, DriverStats};
+use crate::driver::{Caps, Description, Driver, DriverStats};
 use crate::frame::{Desc, Frame, FramePool};
 
 /// What happens to the packets of one direction. By default nothing.
@@ -185,6 +186,14 @@ impl<D: Driver> Driver for Impair<D> {
     fn is_busy(&self) -> bool {
         let holds = !self.rx.waiting.is_empty() || !self.tx.waiting.is_empty() || !self.due.is_empty();
         holds || self.inner.is_busy()
+    }
+
+    fn describe(&self) -> Description {
+        self.inner.describe()
+    }
+
+    fn fault(&mut self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.inner.fault()
     }
 
     fn stats(&self) -> DriverStats {

@@ -4,6 +4,7 @@
 //! recording and nothing else; [`error`](Pcap::error) says why.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -17,7 +18,7 @@ use pcap_file::{DataLink, Endianness, PcapError};
 
 use crate::burst::{RxBurst, TxBurst};
 use crate::clock::Clock;
-use crate::driver::{Caps, Driver, DriverStats};
+use crate::driver::{Caps, Description, Driver, DriverStats};
 use crate::frame::FramePool;
 
 /// How to record.
@@ -124,6 +125,14 @@ impl<D: Driver, W: Write> Driver for Pcap<D, W> {
 
     fn is_busy(&self) -> bool {
         self.inner.is_busy()
+    }
+
+    fn describe(&self) -> Description {
+        self.inner.describe()
+    }
+
+    fn fault(&mut self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.inner.fault()
     }
 
     fn stats(&self) -> DriverStats {

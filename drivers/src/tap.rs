@@ -3,6 +3,7 @@
 //! The device is made in the network namespace of the thread that opens it, and goes when the last queue is dropped, unless it
 //! was there before. The kernel is the peer: its side of the device is an interface with an Ethernet address of its own.
 
+use std::error;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::burst::{RxBurst, TxBurst};
-use crate::driver::{Caps, Driver, DriverStats, Port, Queue};
+use crate::driver::{Caps, Description, Driver, DriverStats, Port, Queue};
 use crate::frame::{FramePool, FrameSize, HEADROOM, Region};
 
 /// A TAP device and how to set it up.
@@ -85,6 +86,9 @@ pub enum Error {
         "interface '{0}' exists and is not a TAP device with {1}: delete it with `ip link delete {0}`, or choose another name"
     )]
     Unsuitable(String, &'static str),
+    /// The interface was deleted while it was driven.
+    #[error("interface '{0}' is gone: open it again to make it anew")]
+    Gone(String),
     /// Both sides would have the same Ethernet address.
     #[error("the kernel's side has the Ethernet address that ours should have: configure another `mac`")]
     SameMac,
@@ -188,7 +192,8 @@ impl Queue for TapQueue {
 
     fn start(self) -> Result<TapDriver, Error> {
         let TapQueue { file, name, region, share, caps } = self;
-        Ok(TapDriver { file, name, pool: FramePool::new(region, share), caps, stats: DriverStats::default() })
+        let (pool, stats) = (FramePool::new(region, share), DriverStats::default());
+        Ok(TapDriver { file, name, pool, caps, stats, fault: None })
     }
 }
 
@@ -200,12 +205,20 @@ pub struct TapDriver {
     pool: FramePool,
     caps: Caps,
     stats: DriverStats,
+    fault: Option<Error>,
 }
 
 impl TapDriver {
     /// Name of the interface on the kernel's side.
     pub fn interface(&self) -> &str {
         &self.name
+    }
+}
+
+impl TapDriver {
+    #[cold]
+    fn gone(&mut self) {
+        self.fault.get_or_insert_with(|| Error::Gone(self.name.clone()));
     }
 }
 
@@ -223,8 +236,12 @@ impl Driver for TapDriver {
             && let Some(mut frame) = self.pool.alloc()
         {
             let room = frame.tailroom();
-            // No packet, or the interface is down: try again next time.
-            let Ok(len) = rustix::io::read(&self.file, frame.append(room)) else { return };
+            let len = match rustix::io::read(&self.file, frame.append(room)) {
+                Ok(len) => len,
+                Err(Errno::BADFD) => return self.gone(),
+                // No packet, or the interface is down: try again next time.
+                Err(_) => return,
+            };
             frame.truncate(len);
             self.stats.rx_packets += 1;
             rx.push(frame);
@@ -238,7 +255,7 @@ impl Driver for TapDriver {
                 Ok(_) => self.stats.tx_packets += 1,
                 // The kernel has no room now.
                 Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM | Errno::INTR) => break,
-                // Too short, or the interface is down.
+                // Too short, or the interface is down or gone.
                 Err(_) => self.stats.tx_invalid += 1,
             }
             done += 1;
@@ -247,6 +264,15 @@ impl Driver for TapDriver {
     }
 
     fn flush(&mut self) {}
+
+    fn describe(&self) -> Description {
+        let (text, queue) = (format!("{}: TAP", self.name), self.caps.queue.into());
+        Description { text, queue, ..Description::default() }
+    }
+
+    fn fault(&mut self) -> Option<&(dyn error::Error + Send + Sync + 'static)> {
+        self.fault.as_ref().map(|fault| fault as _)
+    }
 
     fn stats(&self) -> DriverStats {
         self.stats

@@ -15,7 +15,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::burst::{RxBurst, TxBurst};
-use crate::driver::{Caps, Driver, DriverStats, Port, Queue, Rss};
+use crate::driver::{Caps, Description, Driver, DriverStats, Port, Queue, Rss};
 use crate::frame::{Desc, FramePool, FrameSize, HEADROOM, Region};
 use crate::ring::{Consumer, Producer, ring};
 use crate::toeplitz::Toeplitz;
@@ -371,6 +371,10 @@ impl Driver for WireDriver {
     }
 
     fn flush(&mut self) {}
+
+    fn describe(&self) -> Description {
+        Description { text: "in-memory wire".into(), queue: self.caps().queue.into(), ..Description::default() }
+    }
 
     fn stats(&self) -> DriverStats {
         DriverStats {

@@ -53,8 +53,14 @@ impl Running {
 
     /// Waits for the first line that it writes to standard error, and takes it.
     pub fn first_line(&mut self) -> String {
-        let stream = self.child.stderr.iter_mut().flat_map(|stream| stream.bytes().map_while(Result::ok));
-        text(&stream.take_while(|&byte| byte != b'\n').collect::<Vec<u8>>())
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        // No more than that: the rest is for `stop`.
+        while let Some(stream) = &mut self.child.stderr
+            && stream.read(&mut byte).is_ok_and(|count| count == 1 && byte != *b"\n")
+        {
+            line.push(byte[0]);
+        }
+        text(&line)
     }
 
     /// Sends it a signal.

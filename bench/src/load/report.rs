@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use handfast::metrics::{Counter, DropReason};
+use handfast_drivers::driver::Description;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -80,7 +81,7 @@ struct Percentiles {
 #[derive(Serialize, Debug)]
 struct QueueReport {
     queue: u32,
-    attach: String,
+    attach: &'static str,
     copy_mode: &'static str,
     packets: u64,
 }
@@ -194,7 +195,7 @@ impl Report {
         writeln!(out, "CPU             {cpu}, on {} core{}", self.cores, if self.cores == 1 { "" } else { "s" })?;
         writeln!(out, "memory          {} MiB at most", grouped(self.resident_bytes_max >> 20))?;
         for QueueReport { queue, attach, copy_mode, packets } in &self.queues {
-            let mode = match (self.driver, attach.as_str()) {
+            let mode = match (self.driver, *attach) {
                 ("af_xdp", attach) => format!("XDP {attach}, {}", copy_mode.replace('_', "-")),
                 (driver, _) => driver.into(),
             };
@@ -270,8 +271,8 @@ impl Percentiles {
 
 impl From<&super::run::QueueOutcome> for QueueReport {
     fn from(queue: &super::run::QueueOutcome) -> QueueReport {
-        let super::run::QueueOutcome { queue, attach, copy_mode, packets, text: _ } = queue;
-        QueueReport { queue: *queue, attach: attach.clone(), copy_mode, packets: *packets }
+        let super::run::QueueOutcome { queue: Description { queue, attach, copies, .. }, packets } = queue;
+        QueueReport { queue: *queue, attach, copy_mode: if *copies { "copy" } else { "zero_copy" }, packets: *packets }
     }
 }
 

@@ -1,25 +1,24 @@
 //! Devices and workers: from a plan to an outcome.
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use handfast::metrics::{Counter, Metrics};
 use handfast::runtime::Report;
 use handfast::{App, Config, Idle, RunningRuntime, Runtime};
-use handfast_drivers::driver::{Driver, Port, Queue};
+use handfast_drivers::driver::{Description, Port, Queue};
 use handfast_drivers::pcap::{self, Pcap};
-use handfast_drivers::tap::{self, TapDriver, TapPort};
-use handfast_drivers::wire::{self, WireDriver};
+use handfast_drivers::tap::{self, TapPort};
+use handfast_drivers::wire;
 use handfast_drivers::wrap::Wrapped;
-use handfast_drivers::xdp::{AfXdp, CopyMode, XdpDriver};
+use handfast_drivers::xdp::AfXdp;
 use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -60,24 +59,16 @@ pub(super) struct EndOutcome {
 /// What became of one queue.
 #[derive(Clone, Debug)]
 pub(super) struct QueueOutcome {
-    pub(super) queue: u32,
-    pub(super) attach: String,
-    pub(super) copy_mode: &'static str,
+    pub(super) queue: Description,
     /// Both ways.
     pub(super) packets: u64,
-    /// For people.
-    pub(super) text: String,
 }
 
 impl QueueOutcome {
     /// A queue of an in-memory wire: the packets are copied into frames of the other end.
     pub(super) fn wire(queue: u32, metrics: &Metrics) -> QueueOutcome {
         let packets = metrics.get(Counter::PacketsReceived) + metrics.get(Counter::PacketsSent);
-        QueueOutcome { queue, packets, ..QueueOutcome::plain("in-memory wire") }
-    }
-
-    fn plain(text: &str) -> QueueOutcome {
-        QueueOutcome { queue: 0, attach: "none".into(), copy_mode: "copy", packets: 0, text: text.into() }
+        QueueOutcome { queue: Description { queue, ..Description::default() }, packets }
     }
 }
 
@@ -110,28 +101,14 @@ pub(super) fn run(plan: &Plan) -> Result<Outcome, Failure> {
                 frames_per_queue: plan.frames,
                 ..tap::Config::default()
             };
-            run_device(plan, TapPort::new(config), &interrupted, &mut outcome, |driver: &TapDriver| {
-                QueueOutcome::plain(&format!("{}: TAP", driver.interface()))
-            })?;
+            run_device(plan, TapPort::new(config), &interrupted, &mut outcome)?;
         }
         DriverKind::AfXdp => {
             let mut port = AfXdp::interface(&plan.interface).frames_per_queue(plan.frames);
             for range in &plan.addresses {
                 port = (0..range.count).fold(port, |port, index| port.own_address(range.nth(index)));
             }
-            run_device(plan, port, &interrupted, &mut outcome, |driver: &XdpDriver| {
-                let report = driver.report();
-                QueueOutcome {
-                    queue: report.queue,
-                    attach: report.attach.to_string(),
-                    copy_mode: match report.copy_mode {
-                        CopyMode::Copy => "copy",
-                        CopyMode::ZeroCopy => "zero_copy",
-                    },
-                    packets: 0,
-                    text: report.to_string(),
-                }
-            })?;
+            run_device(plan, port, &interrupted, &mut outcome)?;
         }
     }
     outcome.interrupted = interrupted.load(Ordering::Relaxed);
@@ -145,12 +122,11 @@ fn run_wire(plan: &Plan, interrupted: &AtomicBool, outcome: &mut Outcome) -> Res
     let [a, b] = [client_cpus, server_cpus].map(|cpus| wire_config(plan, cpus.len() as u16));
     let (client_port, server_port) = wire::ports(a, b);
     let (client_watch, server_watch) = (Watch::new(client_cpus.len()), Watch::new(server_cpus.len()));
-    let describe = |_: &WireDriver| QueueOutcome::plain("in-memory wire");
 
     let app = server_app(plan, &server_watch);
-    let server = Started::new(plan, plan.server_config(), server_port, server_cpus, app, describe)?;
+    let server = Started::new(plan, plan.server_config(), server_port, server_cpus, app)?;
     let app = client_app(plan, &client_watch);
-    let client = Started::new(plan, plan.client_config(), client_port, client_cpus, app, describe)?;
+    let client = Started::new(plan, plan.client_config(), client_port, client_cpus, app)?;
     let is_running = || client.runtime.is_running() && server.runtime.is_running();
     let shown = if plan.role == Some(Role::Server) { &server_watch } else { &client_watch };
     outcome.cpu =
@@ -161,28 +137,21 @@ fn run_wire(plan: &Plan, interrupted: &AtomicBool, outcome: &mut Outcome) -> Res
 }
 
 /// One end, on a device.
-fn run_device<P, D>(
-    plan: &Plan,
-    port: P,
-    interrupted: &AtomicBool,
-    outcome: &mut Outcome,
-    describe: fn(&D) -> QueueOutcome,
-) -> Result<(), Failure>
+fn run_device<P>(plan: &Plan, port: P, interrupted: &AtomicBool, outcome: &mut Outcome) -> Result<(), Failure>
 where
-    P: Port<Queue: Queue<Driver = D> + 'static>,
-    D: Driver + 'static,
+    P: Port<Queue: Queue<Driver: 'static> + 'static>,
 {
     let watch = Watch::new(plan.cpus.len());
     let watching = |client| Watching { plan, shown: &watch, client, is_running: &|| true };
     if plan.role == Some(Role::Client) {
         let app = client_app(plan, &watch);
-        let started = Started::new(plan, plan.client_config(), port, &plan.cpus, app, describe)?;
+        let started = Started::new(plan, plan.client_config(), port, &plan.cpus, app)?;
         let is_running = || started.runtime.is_running();
         outcome.cpu = Watching { is_running: &is_running, ..watching(Some(&watch)) }.until_over(interrupted);
         outcome.client = Some(started.finish()?);
     } else {
         let app = server_app(plan, &watch);
-        let started = Started::new(plan, plan.server_config(), port, &plan.cpus, app, describe)?;
+        let started = Started::new(plan, plan.server_config(), port, &plan.cpus, app)?;
         let is_running = || started.runtime.is_running();
         outcome.cpu = Watching { is_running: &is_running, ..watching(None) }.until_over(interrupted);
         outcome.server = Some(started.finish()?);
@@ -209,21 +178,18 @@ fn server_app(plan: &Plan, watch: &Watch) -> Apps<impl Fn(u16) -> Server + Send 
 struct Started {
     runtime: RunningRuntime,
     results: Receiver<Measure>,
-    queues: Arc<Mutex<BTreeMap<u16, QueueOutcome>>>,
 }
 
 impl Started {
-    fn new<P, D, A>(
+    fn new<P, A>(
         plan: &Plan,
         config: Config,
         port: P,
         cpus: &[Option<usize>],
         (app, results): Apps<impl Fn(u16) -> A + Send + Sync + 'static>,
-        describe: fn(&D) -> QueueOutcome,
     ) -> Result<Started, Failure>
     where
-        P: Port<Queue: Queue<Driver = D> + 'static>,
-        D: Driver + 'static,
+        P: Port<Queue: Queue<Driver: 'static> + 'static>,
         A: App,
     {
         // A client has waited for its connections already.
@@ -236,22 +202,10 @@ impl Started {
         if plan.sleep {
             runtime = runtime.idle(Idle::Sleep);
         }
-        let queues = Arc::new(Mutex::new(BTreeMap::new()));
-        let described = queues.clone();
-        let note = move |queue: u16, driver: &D| {
-            described.lock().unwrap_or_else(PoisonError::into_inner).insert(queue, describe(driver));
-        };
         let runtime = match plan.pcap.clone() {
-            None => {
-                let port = Wrapped::new(port, move |queue, driver| {
-                    note(queue, &driver);
-                    Ok(driver)
-                });
-                runtime.port(port).spawn(app)?
-            }
+            None => runtime.port(port).spawn(app)?,
             Some(path) => {
                 let port = Wrapped::new(port, move |queue, driver| {
-                    note(queue, &driver);
                     let file = File::create(numbered(&path, queue)).map_err(|e| format!("{}: {e}", path.display()))?;
                     Ok(Pcap::new(driver, io::BufWriter::new(file), pcap::Options::default())?)
                 });
@@ -259,24 +213,20 @@ impl Started {
             }
         };
         if plan.driver != DriverKind::Wire {
-            for queue in queues.lock().unwrap_or_else(PoisonError::into_inner).values() {
-                eprintln!("{}", queue.text);
-            }
+            runtime.queues().iter().for_each(|queue| eprintln!("{}", queue.text));
         }
-        Ok(Started { runtime, results, queues })
+        Ok(Started { runtime, results })
     }
 
     fn finish(self) -> Result<EndOutcome, Failure> {
         self.runtime.stop();
+        let described = self.runtime.queues().to_vec();
         let report: Report = self.runtime.join()?;
         let mut measure = Measure::new();
         self.results.try_iter().for_each(|one| measure.merge(&one));
-        let described = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let queues = report.workers.iter().filter_map(|worker| {
+        let queues = report.workers.iter().zip(described).map(|(worker, queue)| {
             let device = worker.last.device;
-            let queue = described.get(&worker.last.core)?.clone();
-            let number = if queue.queue == 0 { worker.last.core.into() } else { queue.queue };
-            Some(QueueOutcome { packets: device.rx_packets + device.tx_packets, queue: number, ..queue })
+            QueueOutcome { packets: device.rx_packets + device.tx_packets, queue }
         });
         Ok(EndOutcome {
             measure,

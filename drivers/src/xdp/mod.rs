@@ -16,4 +16,4 @@ mod rss;
 pub use af_xdp::{BindMode, BusyPoll, Mode as CopyMode, Statistics};
 pub use port::{AfXdp, XdpError};
 pub use program::Mode as AttachMode;
-pub use queue::{QueueReport, XdpDriver, XdpQueue, XdpStats};
+pub use queue::{QueueFault, QueueReport, XdpDriver, XdpQueue, XdpStats};

@@ -1,5 +1,6 @@
 //! One queue: the four rings of a socket on one side, frames on the other.
 
+use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -13,7 +14,7 @@ use af_xdp::{Desc, Kick, Mode as CopyMode, Rings, Socket, Statistics};
 use super::port::{Device, LINK_HEADER_MAX, XdpError};
 use super::program::{Mode, Slot, Steering};
 use crate::burst::{RxBurst, TxBurst};
-use crate::driver::{Caps, Driver, DriverStats, Queue};
+use crate::driver::{Caps, Description, Driver, DriverStats, Queue};
 use crate::frame::{FramePool, FrameSize, Region};
 
 /// An open queue of an interface, on its way to the thread that will drive it.
@@ -62,7 +63,7 @@ impl Queue for XdpQueue {
             rx_continues: false,
             busy_poll,
             counts: Counts::default(),
-            error: None,
+            fault: None,
             caps,
             report,
             device,
@@ -92,7 +93,7 @@ pub struct XdpDriver {
     rx_continues: bool,
     busy_poll: bool,
     counts: Counts,
-    error: Option<af_xdp::Error>,
+    fault: Option<QueueFault>,
     caps: Caps,
     report: QueueReport,
     device: Arc<Device>,
@@ -105,15 +106,9 @@ impl XdpDriver {
         &self.report
     }
 
-    /// What ended this queue, for instance that the interface was removed. It does not come back: nothing is received any more,
-    /// and what is sent is lost and counted.
-    pub fn error(&self) -> Option<&af_xdp::Error> {
-        self.error.as_ref()
-    }
-
     /// The counters behind [`Driver::stats`], and more.
     pub fn xdp_stats(&self) -> XdpStats {
-        // A socket of ours answers; if not, its own counters are zero and `error` will say why.
+        // A socket of ours answers; if not, its own counters are zero and `fault` will say why.
         XdpStats { kernel: self.socket.statistics().unwrap_or_default(), ..self.counts.stats }
     }
 
@@ -148,7 +143,7 @@ impl XdpDriver {
             return;
         }
         // One kick sends a part only, and without kicks nothing moves: as long as anything waits, not only after a submit.
-        if self.rings.tx.wants_kick() && self.error.is_none() {
+        if self.rings.tx.wants_kick() && self.fault.is_none() {
             let answer = self.socket.kick_tx();
             self.kicked(answer);
         }
@@ -171,7 +166,7 @@ impl XdpDriver {
 
     #[cold]
     fn failed(&mut self, error: af_xdp::Error) {
-        self.error.get_or_insert(error);
+        self.fault.get_or_insert(QueueFault { queue: self.report.queue, source: error });
     }
 
     /// The queue has ended: frames go nowhere, as on a cable that was pulled.
@@ -220,7 +215,7 @@ impl Driver for XdpDriver {
         if tx.is_empty() {
             return;
         }
-        if self.error.is_some() {
+        if self.fault.is_some() {
             return self.lose(tx);
         }
         let count = self.rings.tx.room(tx.len() as u32).min(tx.len() as u32);
@@ -245,7 +240,7 @@ impl Driver for XdpDriver {
     fn flush(&mut self) {
         self.send();
         // Also when nothing came: a driver in zero-copy mode that has found its fill ring empty sleeps until it is told.
-        if (self.busy_poll || self.rings.fill.needs_wakeup()) && self.error.is_none() {
+        if (self.busy_poll || self.rings.fill.needs_wakeup()) && self.fault.is_none() {
             let answer = self.socket.kick_rx();
             self.kicked(answer);
         }
@@ -253,6 +248,27 @@ impl Driver for XdpDriver {
 
     fn is_busy(&self) -> bool {
         self.posted.sending_count != 0
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            text: self.report.to_string(),
+            queue: self.report.queue,
+            attach: match self.report.attach {
+                Mode::Native => "native",
+                Mode::Generic => "generic",
+            },
+            copies: self.report.copy_mode == CopyMode::Copy,
+        }
+    }
+
+    fn fault(&mut self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        // A queue that only waits hears of nothing: it has to ask.
+        if self.fault.is_none() {
+            let answer = self.socket.kick_rx();
+            self.kicked(answer);
+        }
+        self.fault.as_ref().map(|fault| fault as _)
     }
 
     fn stats(&self) -> DriverStats {
@@ -274,7 +290,7 @@ impl Drop for XdpDriver {
     fn drop(&mut self) {
         let deadline = Instant::now() + LAST_SENDS;
         self.send();
-        while self.posted.sending_count != 0 && self.error.is_none() && Instant::now() < deadline {
+        while self.posted.sending_count != 0 && self.fault.is_none() && Instant::now() < deadline {
             thread::yield_now();
             self.send();
         }
@@ -326,6 +342,16 @@ impl fmt::Display for QueueReport {
     }
 }
 
+/// What ended a queue for good.
+#[derive(Debug, thiserror::Error)]
+#[error("queue {queue}: {source}")]
+pub struct QueueFault {
+    /// The queue's number on the device.
+    pub queue: u32,
+    /// What the kernel said, and of which interface.
+    pub source: af_xdp::Error,
+}
+
 /// Counters of a queue that only AF_XDP has.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct XdpStats {
@@ -333,7 +359,7 @@ pub struct XdpStats {
     pub kernel: Statistics,
     /// Parts of packets longer than a frame, dropped.
     pub rx_fragments: u64,
-    /// Frames to be sent after the queue has [ended](XdpDriver::error), dropped.
+    /// Frames to be sent after the queue has [ended](Driver::fault), dropped.
     pub tx_lost: u64,
     /// Kicks that sent a part only.
     pub kick_more: u64,

@@ -9,12 +9,12 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use handfast::drivers::clock::Clock;
-use handfast::drivers::driver::{Driver, Port, Queue};
+use handfast::drivers::driver::{Port, Queue};
 use handfast::drivers::impair::{Impair, Impairment};
 use handfast::drivers::pcap::{self, Pcap};
-use handfast::drivers::tap::{self, TapDriver, TapPort};
+use handfast::drivers::tap::{self, TapPort};
 use handfast::drivers::wrap::Wrapped;
-use handfast::drivers::xdp::{AfXdp, XdpDriver};
+use handfast::drivers::xdp::AfXdp;
 use handfast::time::Duration;
 use handfast::{App, Cidr, Config, Idle, Runtime};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -94,7 +94,7 @@ pub(crate) fn run<A: App>(
     let result = match options.driver {
         Device::AfXdp => {
             let port = AfXdp::interface(&options.interface).frames_per_queue(options.frames);
-            start(options, runtime, port, app, |driver: &XdpDriver| driver.report().to_string())
+            start(options, runtime, port, app)
         }
         Device::Tap => {
             let config = tap::Config {
@@ -103,9 +103,7 @@ pub(crate) fn run<A: App>(
                 frames_per_queue: options.frames,
                 ..tap::Config::default()
             };
-            start(options, runtime, TapPort::new(config), app, |driver: &TapDriver| {
-                format!("{}: TAP", driver.interface())
-            })
+            start(options, runtime, TapPort::new(config), app)
         }
     };
     match result {
@@ -122,30 +120,22 @@ pub(crate) fn fail(error: impl Display) -> ExitCode {
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Puts the device into the runtime. Each queue says what became of it.
-fn start<P, D, A>(
+/// Puts the device into the runtime.
+fn start<P, A>(
     options: &DeviceOptions,
     runtime: Runtime<handfast::runtime::NoPort>,
     port: P,
     app: impl Fn(u16) -> A + Send + Sync + 'static,
-    describe: fn(&D) -> String,
 ) -> Result<(), Failure>
 where
-    P: Port<Queue: Queue<Driver = D> + 'static>,
-    D: Driver + 'static,
+    P: Port<Queue: Queue<Driver: 'static> + 'static>,
     A: App,
 {
-    let described = move |driver: D| {
-        eprintln!("{}", describe(&driver));
-        driver
-    };
     if options.pcap.is_none() && options.impair.is_none() {
-        let port = Wrapped::new(port, move |_queue, driver| Ok(described(driver)));
         return finish(runtime.port(port), app);
     }
     let (file, impairment) = (options.pcap.clone(), options.impair.unwrap_or_default());
     let port = Wrapped::new(port, move |queue, driver| {
-        let driver = described(driver);
         let writer: Box<dyn Write> = match &file {
             Some(path) => {
                 Box::new(File::create(numbered(path, queue)).map_err(|e| format!("{}: {e}", path.display()))?)
@@ -170,7 +160,9 @@ where
         flag::register_conditional_default(signal, stop.clone())?;
         flag::register(signal, stop.clone())?;
     }
-    let report = runtime.spawn(app)?.join()?;
+    let running = runtime.spawn(app)?;
+    running.queues().iter().for_each(|queue| eprintln!("{}", queue.text));
+    let report = running.join()?;
     eprint!("{report}");
     Ok(())
 }

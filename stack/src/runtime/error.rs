@@ -68,6 +68,14 @@ pub enum Error {
     /// The device does not keep to the contract of `Port`.
     #[error("the port is at fault: {0}; use one whose queues are numbered from 0 and share one region")]
     Port(&'static str),
+    /// The device of a worker has ended: its interface was removed, for instance.
+    #[error("worker {core} has lost its device: {message}; the other workers were stopped")]
+    Fault {
+        /// The worker, from 0.
+        core: u16,
+        /// What the device says: which interface and queue, and why.
+        message: String,
+    },
     /// An application panicked, or the stack itself. The other workers were stopped.
     #[error("worker {core} panicked: {message}; the others were stopped")]
     Panicked {

@@ -20,8 +20,9 @@ mod mailbox;
 mod worker;
 
 use core::fmt;
+use core::mem;
 use core::net::IpAddr;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::AtomicBool;
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
-use handfast_drivers::driver::{Driver, DriverStats, Port, Queue};
+use handfast_drivers::driver::{Description, Driver, DriverStats, Port, Queue};
 use handfast_drivers::frame::{Census, Region};
 
 pub use self::cidr::{Cidr, CidrError};
@@ -158,7 +159,7 @@ impl<P> Runtime<P> {
 }
 
 impl<P: Port> Runtime<P> {
-    /// Runs an application on each core, until the [stop flag](Self::stop_flag) is set or a worker panics.
+    /// Runs an application on each core, until the [stop flag](Self::stop_flag) is set, a worker panics, or a device ends.
     /// `app` makes each worker's, on its thread, from the worker's number.
     ///
     /// # Errors
@@ -208,9 +209,9 @@ impl<P: Port> Runtime<P> {
         };
         let started = queues.into_iter().zip(&cpus).enumerate().try_for_each(&mut start);
         match started.and_then(|()| introduce(&starting, stop, idle, drain)) {
-            Ok(shared) => {
+            Ok((shared, queues)) => {
                 let threads = starting.into_iter().map(|worker| worker.go(&shared)).collect();
-                Ok(RunningRuntime { shared, threads })
+                Ok(RunningRuntime { shared, threads, queues })
             }
             Err(error) => Err(starting.into_iter().fold(error, |error, worker| worker.give_up(error))),
         }
@@ -275,8 +276,13 @@ fn prepare<Q: Queue>(
     Ok((driver, stack))
 }
 
-/// Waits for all workers to be ready, and makes what they have in common.
-fn introduce(starting: &[Starting], stop: Arc<AtomicBool>, idle: Idle, drain: Duration) -> Result<Arc<Shared>, Error> {
+/// Waits for all workers to be ready, and makes what they have in common. Gives their queues too.
+fn introduce(
+    starting: &[Starting],
+    stop: Arc<AtomicBool>,
+    idle: Idle,
+    drain: Duration,
+) -> Result<(Arc<Shared>, Vec<Description>), Error> {
     let mut ready: Vec<Ready> = Vec::with_capacity(starting.len());
     for (core, worker) in starting.iter().enumerate() {
         // If it has dropped its end without a word, it panicked.
@@ -296,22 +302,27 @@ fn introduce(starting: &[Starting], stop: Arc<AtomicBool>, idle: Idle, drain: Du
         Idle::Spin => Ok(None),
         Idle::Sleep => Bell::new().map(Some),
     };
+    let queues = ready.iter_mut().map(|worker| mem::take(&mut worker.description)).collect();
     let with_box = |worker: Ready| Ok((Mailbox::new(worker.share.len(), bell()?), worker.share));
     let boxes: io::Result<Vec<_>> = ready.into_iter().map(with_box).collect();
     let boxes = boxes.map_err(|source| Error::System { doing: "make an eventfd", source })?;
-    Ok(Arc::new(Shared {
+    let shared = Shared {
         office: PostOffice::new(boxes),
         stop,
         gates: core::array::from_fn(|_| Gate::new(count)),
         clock: Clock::start(),
         idle,
         drain,
-    }))
+    };
+    Ok((Arc::new(shared), queues))
 }
+
+/// A worker's thread. `None`: it was not to run after all.
+type Thread = JoinHandle<Option<Result<WorkerReport, Error>>>;
 
 /// A worker that is being started, seen from outside.
 struct Starting {
-    thread: JoinHandle<Option<WorkerReport>>,
+    thread: Thread,
     readiness: Receiver<Result<Ready, Error>>,
     go: Sender<Arc<Shared>>,
 }
@@ -326,7 +337,7 @@ struct Readiness {
 impl Starting {
     fn spawn(
         core: usize,
-        work: impl FnOnce(Readiness) -> Option<WorkerReport> + Send + 'static,
+        work: impl FnOnce(Readiness) -> Option<Result<WorkerReport, Error>> + Send + 'static,
     ) -> Result<Starting, Error> {
         let (tell, readiness) = bounded(1);
         let (go, start) = bounded(1);
@@ -335,7 +346,7 @@ impl Starting {
         Ok(Starting { thread, readiness, go })
     }
 
-    fn go(self, shared: &Arc<Shared>) -> JoinHandle<Option<WorkerReport>> {
+    fn go(self, shared: &Arc<Shared>) -> Thread {
         // It waits for this.
         let _ = self.go.send(shared.clone());
         self.thread
@@ -372,12 +383,19 @@ struct Ready {
     share: Range<u32>,
     queue: u16,
     queues: u16,
+    description: Description,
 }
 
 impl Ready {
     fn new(driver: &impl Driver, stack: &Stack) -> Ready {
         let (pool, caps) = (stack.pool(), driver.caps());
-        Ready { region: pool.region().clone(), share: pool.share(), queue: caps.queue, queues: caps.queues }
+        Ready {
+            region: pool.region().clone(),
+            share: pool.share(),
+            queue: caps.queue,
+            queues: caps.queues,
+            description: driver.describe(),
+        }
     }
 }
 
@@ -385,15 +403,20 @@ impl Ready {
 #[derive(Debug)]
 pub struct RunningRuntime {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<Option<WorkerReport>>>,
+    threads: Vec<Thread>,
+    queues: Vec<Description>,
 }
 
 impl RunningRuntime {
     /// Begins to end: listeners close, connections have the [drain](Runtime::drain) time. Does not wait; [`join`](Self::join)
     /// does.
     pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.office.boxes().iter().for_each(Mailbox::ring);
+        self.shared.stop_all();
+    }
+
+    /// How the queue of each worker was opened, in order.
+    pub fn queues(&self) -> &[Description] {
+        &self.queues
     }
 
     /// Whether a worker still runs.
@@ -404,19 +427,23 @@ impl RunningRuntime {
     /// Waits for the end, and says how it went. Does not begin it: [`stop`](Self::stop) does.
     ///
     /// # Errors
-    /// A worker panicked. All are over then too.
+    /// A worker panicked or lost its device. All are over then too.
     pub fn join(mut self) -> Result<Report, Error> {
         let mut workers = Vec::with_capacity(self.threads.len());
-        let mut panicked = None;
+        let (mut panicked, mut faulty) = (None, None);
         for (core, thread) in self.threads.drain(..).enumerate() {
             match thread.join() {
-                Ok(report) => workers.extend(report),
-                Err(panic) => panicked = panicked.or(Some((core as u16, text_of(&*panic)))),
+                Ok(Some(Ok(report))) => workers.push(report),
+                Ok(Some(Err(fault))) => faulty = faulty.or(Some(fault)),
+                Ok(None) => {}
+                Err(panic) => {
+                    panicked = panicked.or(Some(Error::Panicked { core: core as u16, message: text_of(&*panic) }));
+                }
             }
         }
-        match panicked {
+        match panicked.or(faulty) {
             None => Ok(Report { workers }),
-            Some((core, message)) => Err(Error::Panicked { core, message }),
+            Some(error) => Err(error),
         }
     }
 

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::clock::Clock;
 use super::mailbox::{Gate, Mailbox, Note, PostOffice};
-use super::{Idle, Snapshot, WorkerReport};
+use super::{Error, Idle, Snapshot, WorkerReport};
 use crate::app::App;
 use crate::metrics::DropReason;
 use crate::stack::Stack;
@@ -27,6 +27,14 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) idle: Idle,
     pub(super) drain: Duration,
+}
+
+impl Shared {
+    /// Begins the end of all workers.
+    pub(super) fn stop_all(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.office.boxes().iter().for_each(Mailbox::ring);
+    }
 }
 
 /// What each worker passes on its way to the end. None goes on before all are there: segments and frames of one worker
@@ -58,6 +66,10 @@ pub(super) struct Worker<D: Driver, A: App> {
     attendance: Attendance,
     /// How long the next sleep may last, for a driver that cannot wake anybody.
     nap: Duration,
+    /// When to ask next whether the device has ended.
+    look_at: Instant,
+    /// What has ended it.
+    fault: Option<String>,
 }
 
 /// What came of a turn.
@@ -74,23 +86,35 @@ enum Turn {
 impl<D: Driver, A: App> Worker<D, A> {
     pub(super) fn new(driver: D, stack: Stack, app: A, attendance: Attendance) -> Worker<D, A> {
         let (rx, tx, answers) = (RxBurst::new(), TxBurst::new(), TxBurst::new());
-        Worker { driver, stack, app, rx, tx, answers, attendance, nap: NAP_MIN }
+        Worker { driver, stack, app, rx, tx, answers, attendance, nap: NAP_MIN, look_at: Instant::ZERO, fault: None }
     }
 
     /// Runs until it is told to stop, and then until the connections are closed or their time is up.
-    pub(super) fn run(mut self) -> WorkerReport {
+    ///
+    /// # Errors
+    /// The device has ended. Then nothing is waited for, and the other workers are stopped.
+    pub(super) fn run(mut self) -> Result<WorkerReport, Error> {
         self.stack.start(self.now(), &mut self.app);
         while !self.shared().stop.load(Ordering::Relaxed) {
             let turn = self.turn();
             self.rest(turn, SLEEP_MAX);
         }
         let aborted = self.drain();
-        self.end(aborted)
+        let (core, fault) = (self.attendance.core as u16, self.fault.take());
+        let report = self.end(aborted);
+        match fault {
+            None => Ok(report),
+            Some(message) => Err(Error::Fault { core, message }),
+        }
     }
 
     /// One turn: what came goes through the stack, what is owed goes to the device, what belongs elsewhere goes there.
     fn turn(&mut self) -> Turn {
         let now = self.now();
+        if now >= self.look_at {
+            self.look_at = now + LOOK_EVERY;
+            self.look();
+        }
         let mut moved = self.read_mail();
         self.receive();
         moved |= !self.rx.is_empty();
@@ -106,6 +130,17 @@ impl<D: Driver, A: App> Worker<D, A> {
             (true, _) => Turn::Busy,
             (false, true) => Turn::Stuck,
             (false, false) => Turn::Idle,
+        }
+    }
+
+    /// Asks whether the device has ended. That is the end of all workers: a part of what is sent to us comes no more.
+    #[cold]
+    fn look(&mut self) {
+        if self.fault.is_none()
+            && let Some(fault) = self.driver.fault()
+        {
+            self.fault = Some(fault.to_string());
+            self.shared().stop_all();
         }
     }
 
@@ -249,7 +284,7 @@ impl<D: Driver, A: App> Worker<D, A> {
                 self.attendance.pass(Passed::Drained);
             }
             // The segments of other workers' connections may still come to this one's queue.
-            if self.attendance.all(Passed::Drained) || self.now() >= deadline {
+            if self.attendance.all(Passed::Drained) || self.now() >= deadline || self.fault.is_some() {
                 break;
             }
             self.rest(turn, NAP_MAX);
@@ -363,8 +398,7 @@ impl Drop for Attendance {
         for gate in [Passed::Drained, Passed::Quiet, Passed::SentHome] {
             self.pass(gate);
         }
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.office.boxes().iter().for_each(Mailbox::ring);
+        self.shared.stop_all();
     }
 }
 
@@ -375,5 +409,7 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// Sleeps beside a device that cannot wake anybody, or has not finished.
 const NAP_MIN: Duration = Duration::from_micros(100);
 const NAP_MAX: Duration = Duration::from_millis(1);
+/// How often the device is asked whether it has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// For the resets and acknowledgments of the end.
 const LAST_TURNS: Duration = Duration::from_millis(100);

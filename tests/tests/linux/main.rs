@@ -1,6 +1,7 @@
 //! Handfast against Linux: kernels, curl and nginx at the other end of a wire. All of it needs root.
 
 mod beside;
+mod device;
 mod errors;
 mod half_close;
 mod load;
