@@ -82,7 +82,7 @@ fn main() {
                 while let Some(seed) = Some(next.fetch_add(1, Relaxed)).filter(|seed| seeds.contains(seed)) {
                     let run = panic::catch_unwind(|| mix::run(seed, args.pcap.as_deref()));
                     match run {
-                        Ok(outcome) => sum.lock().expect("nobody panics with it").add(&outcome),
+                        Ok(outcome) => sum.lock().expect("nobody panics with it").add(seed, &outcome),
                         Err(why) => failed.lock().expect("nobody panics with it").push((seed, words(&*why))),
                     }
                 }
@@ -119,10 +119,15 @@ fn words(why: &(dyn std::any::Any + Send)) -> String {
 struct Sum {
     worlds: u64,
     of: Outcome,
+    /// The world with the most segments, and how many.
+    busiest: (u64, u64),
 }
 
 impl Sum {
-    fn add(&mut self, outcome: &Outcome) {
+    fn add(&mut self, seed: u64, outcome: &Outcome) {
+        if outcome.segments > self.busiest.1 {
+            self.busiest = (seed, outcome.segments);
+        }
         self.worlds += 1;
         self.of.connections += outcome.connections;
         self.of.segments += outcome.segments;
@@ -134,6 +139,8 @@ impl Sum {
         sum.darkened += accidents.darkened;
         sum.overflowed += accidents.overflowed;
         sum.duplicated += accidents.duplicated;
+        sum.strayed += accidents.strayed;
+        sum.too_big += accidents.too_big;
         sum.reordered += accidents.reordered;
         sum.damaged += accidents.damaged;
     }
@@ -145,6 +152,7 @@ impl Sum {
             "    {connections} connections, {segments} segments, {bytes} bytes, {crashes} crashes; {:?}",
             self.of.accidents
         );
+        println!("    the busiest world was seed {} with {} segments", self.busiest.0, self.busiest.1);
     }
 }
 

@@ -5,8 +5,8 @@ use crate::app::Closed;
 use crate::demux::flow::FlowKey;
 use crate::demux::flows::Owner;
 use crate::metrics::{Counter, DropReason};
+use crate::tcp::sack;
 use crate::tcp::state::State;
-use crate::tcp::{output, sack};
 use crate::wire::icmp::{ErrorKind, IcmpError};
 
 impl Stack {
@@ -61,8 +61,9 @@ impl Stack {
 
     /// The path carries less than was thought (RFC 1191, RFC 8201): smaller segments from now on, those that were lost at once.
     fn too_big(&mut self, at: u32, key: &FlowKey, mtu: u32) {
-        let Some(mtu) = self.ip.lower_path_mtu(self.env.now, key.remote, mtu, &mut self.env.metrics) else { return };
-        let mss = output::mss(mtu, key.local.is_v4());
+        self.ip.lower_path_mtu(self.env.now, key.remote, mtu, &mut self.env.metrics);
+        // Another connection's error may have lowered it before.
+        let mss = self.local_mss(key);
         if let Some(tcb) = self.conns.at_mut(at)
             && mss < tcb.mss
         {

@@ -17,12 +17,16 @@ pub struct Link {
     pub impairment: Impairment,
     /// Nothing gets through from then to then.
     pub dark: Vec<(Instant, Instant)>,
+    /// Packets that come once more much later, per million.
+    pub stray_ppm: u32,
+    /// How much later at most, in milliseconds: less than the maximum segment lifetime.
+    pub stray_ms: u32,
 }
 
 impl Link {
     /// A good link on which a packet takes this long.
     pub fn of_delay_us(delay_us: u32) -> Link {
-        Link { impairment: Impairment { delay_us, ..Impairment::default() }, dark: Vec::new() }
+        Link { impairment: Impairment { delay_us, ..Impairment::default() }, ..Link::default() }
     }
 }
 
@@ -61,6 +65,10 @@ pub struct Accidents {
     pub overflowed: u64,
     /// Sent twice.
     pub duplicated: u64,
+    /// Come once more, much later.
+    pub strayed: u64,
+    /// Too large for the way, and their senders were told so.
+    pub too_big: u64,
     /// Overtaken.
     pub reordered: u64,
     /// Damaged.
@@ -141,6 +149,7 @@ impl Network {
             return;
         }
         let Impairment { loss_ppm, duplicate_ppm, corrupt_ppm, .. } = path.link.impairment;
+        let Link { stray_ppm, stray_ms, .. } = path.link;
         if self.random.chance(loss_ppm) {
             self.accidents.lost += 1;
             return;
@@ -148,6 +157,11 @@ impl Network {
         if self.random.chance(duplicate_ppm) {
             self.accidents.duplicated += 1;
             self.put(now, place, bytes.clone(), damaged);
+        }
+        if stray_ppm > 0 && self.random.chance(stray_ppm) {
+            self.accidents.strayed += 1;
+            let later = Duration::from_millis(self.random.skewed(1, stray_ms.into()));
+            self.arrive(now + later, place, bytes.clone(), damaged);
         }
         let mut bytes = bytes;
         // Damaged twice it might be whole again.

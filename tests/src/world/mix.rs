@@ -4,15 +4,15 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use handfast::time::Duration;
+use handfast::time::{Duration, Instant};
 use handfast_drivers::impair::Impairment;
 
+use super::World;
 use super::apps::{Ends, Plan, Reads, Starts};
 use super::host::HostConfig;
 use super::link::{Accidents, Link};
 use super::nic::NicConfig;
 use super::random::Random;
-use super::{START, World};
 
 /// What a seed's world came to.
 #[derive(Clone, Copy, Default, Debug)]
@@ -39,10 +39,13 @@ pub fn run(seed: u64, pcap: Option<&Path>) -> Outcome {
         world.record(path);
     }
     let weather = Weather::of(&mut random);
+    let begins = Instant::from_micros(random.pick(&BEGINS_US) + random.below(1_000_000));
+    world.now = begins;
+    world.narrow = weather.middle_mtu;
     let hosts = 2 + random.skewed(0, 4) as usize;
     for number in 0..hosts {
         let config = host(&mut random, number, &weather);
-        let (up, down) = (weather.link(&mut random), weather.link(&mut random));
+        let (up, down) = (weather.link(&mut random, begins), weather.link(&mut random, begins));
         world.join(config, up, down);
         world.act(number, |cx, _| cx.listen(80).expect("a port that is free"));
     }
@@ -58,7 +61,7 @@ pub fn run(seed: u64, pcap: Option<&Path>) -> Outcome {
         accidents: world.network.accidents,
         crashes,
         bytes: book.pairs.iter().flat_map(|pair| &pair.sides).map(|side| side.received).sum(),
-        seconds: world.now.since(START).as_secs_f64(),
+        seconds: world.now.since(begins).as_secs_f64(),
     }
 }
 
@@ -75,6 +78,11 @@ struct Weather {
     blackouts: bool,
     crashes: bool,
     mtus: bool,
+    /// Of the way between the hosts.
+    middle_mtu: Option<u16>,
+    stray_ppm: u32,
+    /// Few half-open connections may be kept.
+    cookies: bool,
 }
 
 impl Weather {
@@ -83,6 +91,9 @@ impl Weather {
         let mut ppm = |most: u64| if fair || random.one_in(2) { 0 } else { random.skewed(most / 64, most) as u32 };
         let (loss_ppm, duplicate_ppm, corrupt_ppm) = (ppm(120_000), ppm(200_000), ppm(60_000));
         let (reorder_ppm, jitter_us) = (ppm(200_000), ppm(20_000));
+        // A host that forgets what it sent and comes back at once may take a stray for its own (RFC 9293 §3.4.3): not both.
+        let crashes = !fair && random.one_in(5);
+        let strays = !fair && !crashes && random.one_in(4);
         Weather {
             loss_ppm,
             duplicate_ppm,
@@ -92,12 +103,15 @@ impl Weather {
             delay_us: random.skewed(1, 150_000),
             narrow: random.one_in(4),
             blackouts: !fair && random.one_in(5),
-            crashes: !fair && random.one_in(5),
+            crashes,
             mtus: random.one_in(4),
+            middle_mtu: random.one_in(6).then(|| random.pick(&[1280, 1400, 1499])),
+            stray_ppm: if strays { random.skewed(100, 50_000) as u32 } else { 0 },
+            cookies: fair && random.one_in(3),
         }
     }
 
-    fn link(&self, random: &mut Random) -> Link {
+    fn link(&self, random: &mut Random, begins: Instant) -> Link {
         // Some links are better than the worst.
         let mut some = |most: u32| if random.one_in(3) { 0 } else { most };
         let impairment = Impairment {
@@ -111,10 +125,10 @@ impl Weather {
             rate_bps: if self.narrow { random.skewed(200_000, 100_000_000) } else { 0 },
             queue_max: if self.narrow { random.skewed(16, 1000) as u32 } else { 10_000 },
         };
-        let mut link = Link { impairment, dark: Vec::new() };
+        let mut link = Link { impairment, stray_ppm: self.stray_ppm, stray_ms: STRAY_MS, ..Link::default() };
         if self.blackouts && random.one_in(2) {
             for _ in 0..1 + random.below(3) {
-                let from = START + Duration::from_millis(random.skewed(0, 120_000));
+                let from = begins + Duration::from_millis(random.skewed(0, 120_000));
                 // Shorter than any timeout that ends a connection.
                 link.dark.push((from, from + Duration::from_millis(random.skewed(1, 45_000))));
             }
@@ -129,7 +143,7 @@ fn host(random: &mut Random, number: usize, weather: &Weather) -> HostConfig {
     config.limits.conns_max = 128;
     config.limits.syn_rcvd_max = 128;
     config.limits.time_wait_max = 512;
-    config.limits.backlog_max = 128;
+    config.limits.backlog_max = if weather.cookies { random.below(3) as u32 } else { 128 };
     config.limits.frames_reserved = 64;
     config.ip.neighbours_max = 32;
     let tcp = &mut config.tcp;
@@ -145,7 +159,7 @@ fn host(random: &mut Random, number: usize, weather: &Weather) -> HostConfig {
     tcp.send_frames_max = random.pick(&[8, 64, 256]);
     tcp.syn_ack_retries = 7;
     // TIME-WAIT outlasts the longest pause between two FINs; so bad a path may well be silent for minutes.
-    tcp.msl = Duration::from_secs(120);
+    tcp.msl = Duration::from_millis(STRAY_MS.into()) + Duration::from_secs(20);
     tcp.give_up = Duration::from_secs(3_600);
     tcp.connect_give_up = Duration::from_secs(3_600);
     tcp.fin_wait_2_timeout = Duration::from_secs(3_600);
@@ -180,16 +194,17 @@ fn connection(world: &mut World, random: &mut Random, hosts: usize, weather: &We
     let client = random.below(hosts as u64) as usize;
     let server = (client + 1 + random.below(hosts as u64 - 1) as usize) % hosts;
     // A link that carries no 1280 bytes has no IPv6.
-    let v6 = random.one_in(3) && !weather.mtus;
+    let carries_v6 = [client, server].iter().all(|host| world.hosts[*host].config.nic.mtu >= 1280);
+    let v6 = random.one_in(3) && carries_v6;
     let to = SocketAddr::new(world.hosts[server].config.addresses[usize::from(v6)], 80);
-    let [mut first, mut second] = plans(random);
+    let [mut first, mut second] = plans(random, weather);
     for (plan, host) in [(&mut first, client), (&mut second, server)] {
         // A narrow link carries less in the same time.
         if weather.narrow || world.hosts[host].config.stack.tcp.recv_buffer_bytes < 10_000 {
             plan.bytes = plan.bytes.min(100_000);
         }
     }
-    let at = START + Duration::from_millis(random.skewed(0, 60_000));
+    let at = world.now + Duration::from_millis(random.skewed(0, 60_000));
     let pair = world.book.borrow_mut().plan(first, second);
     world.at(at, move |world| {
         world.act(client, move |cx, peer| {
@@ -199,9 +214,11 @@ fn connection(world: &mut World, random: &mut Random, hosts: usize, weather: &We
 }
 
 /// What both ends of a connection do.
-fn plans(random: &mut Random) -> [Plan; 2] {
+fn plans(random: &mut Random, weather: &Weather) -> [Plan; 2] {
     let megabyte = Plan { bytes: 1 << 20, ..Plan::default() };
-    let mut plans = match random.below(12) {
+    // A port whose connection was reset is used again at once: a stray may then find the next.
+    let manners = if weather.stray_ppm > 0 { 11 } else { 12 };
+    let mut plans = match random.below(manners) {
         // Open and close.
         0 | 1 => [Plan::default(), Plan { ends: Ends::AfterPeer, ..Plan::default() }],
         // Echo.
@@ -256,7 +273,7 @@ fn crash_some(world: &mut World, random: &mut Random, hosts: usize) -> u64 {
     let crashes = 1 + random.below(3);
     for _ in 0..crashes {
         let host = random.below(hosts as u64) as usize;
-        let at = START + Duration::from_millis(random.skewed(1, 90_000));
+        let at = world.now + Duration::from_millis(random.skewed(1, 90_000));
         let back = at + Duration::from_millis(random.skewed(1, 60_000));
         world.at(at, move |world| {
             if !world.hosts[host].is_up() {
@@ -272,3 +289,9 @@ fn crash_some(world: &mut World, random: &mut Random, hosts: usize) -> u64 {
     }
     crashes
 }
+
+/// When worlds begin, in microseconds: early, or shortly before one of the clocks in use turns over.
+const BEGINS_US: [u64; 5] =
+    [1_000_000, (1 << 32) - 20_000_000, ((1 << 31) - 20_000) * 1000, ((1 << 32) - 20_000) * 1000, 1 << 50];
+/// How late a stray may be, in milliseconds.
+const STRAY_MS: u32 = 100_000;

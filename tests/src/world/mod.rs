@@ -79,6 +79,8 @@ pub struct World {
     pub log: Vec<(Instant, Segment)>,
     /// Keep the log.
     pub keeps_log: bool,
+    /// What the switch passes on, in bytes of IP: larger packets are dropped, and their senders told.
+    pub narrow: Option<u16>,
     events: BTreeMap<(Instant, u64), Event>,
     numbered: u64,
     segments: u64,
@@ -101,6 +103,7 @@ impl World {
             filter: None,
             log: Vec::new(),
             keeps_log: false,
+            narrow: None,
             events: BTreeMap::new(),
             numbered: 0,
             segments: 0,
@@ -340,6 +343,15 @@ impl World {
 
     /// The switch passes a packet on: to the host with that address, or to all.
     fn switch(&mut self, from: usize, bytes: Rc<[u8]>, damaged: bool) {
+        if let Some(mtu) = self.narrow.filter(|mtu| bytes.len() > 14 + usize::from(*mtu)) {
+            self.network.accidents.too_big += 1;
+            // Who cannot read a packet cannot say so.
+            if !damaged {
+                let answer = packet::too_big([2, 0, 0, 0, 9, 9], &bytes, mtu);
+                self.network.carry(self.now, At::Host(from), answer.into(), false);
+            }
+            return;
+        }
         for to in 0..self.hosts.len() {
             let for_it = bytes[0] & 1 == 1 || bytes[..6] == self.hosts[to].mac;
             if to != from && for_it {

@@ -226,6 +226,42 @@ pub fn write(macs: ([u8; 6], [u8; 6]), segment: &Segment, text: &[u8]) -> Vec<u8
     frame
 }
 
+/// What a router says to the sender of a packet that is larger than its next link carries (RFC 792, RFC 4443 §3.2).
+pub fn too_big(router: [u8; 6], frame: &[u8], mtu: u16) -> Vec<u8> {
+    let mut answer = [&frame[6..12], &router, &frame[12..14]].concat();
+    let packet = &frame[14..];
+    match u16_at(frame, 12) {
+        Some(0x0800) => {
+            let mut icmp = vec![3, 4, 0, 0, 0, 0, (mtu >> 8) as u8, mtu as u8];
+            icmp.extend_from_slice(&packet[..packet.len().min(28)]);
+            let checksum = !sum(0, &icmp);
+            icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
+            let mut ip = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0, 0, 254];
+            ip[2..4].copy_from_slice(&((20 + icmp.len()) as u16).to_be_bytes());
+            ip.extend_from_slice(&packet[12..16]);
+            let checksum = !sum(0, &ip);
+            ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+            answer.extend_from_slice(&ip);
+            answer.extend_from_slice(&icmp);
+        }
+        _ => {
+            let mut icmp = vec![2, 0, 0, 0, 0, 0, (mtu >> 8) as u8, mtu as u8];
+            icmp.extend_from_slice(&packet[..packet.len().min(100)]);
+            let mut addresses = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 254).octets().to_vec();
+            addresses.extend_from_slice(&packet[8..24]);
+            let pseudo = sum(58 + icmp.len() as u32, &addresses);
+            let checksum = !sum(pseudo.into(), &icmp);
+            icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
+            answer.extend_from_slice(&[0x60, 0, 0, 0]);
+            answer.extend_from_slice(&(icmp.len() as u16).to_be_bytes());
+            answer.extend_from_slice(&[58, 64]);
+            answer.extend_from_slice(&addresses);
+            answer.extend_from_slice(&icmp);
+        }
+    }
+    answer
+}
+
 /// Of these bits a checksum tells when some are flipped; `None` if of none. Of the others a real link's frame check sequence does.
 pub fn checksummed(frame: &[u8]) -> Option<Range<usize>> {
     match u16_at(frame, 12)? {

@@ -38,7 +38,7 @@ fn town(cookies: bool, loss_ppm: u32) -> World {
             config.stack.tcp.msl = Duration::from_secs(1);
         }
         let impairment = Impairment { loss_ppm: if number == 0 { 0 } else { loss_ppm }, ..Impairment::default() };
-        let link = Link { impairment: Impairment { delay_us: 5_000, ..impairment }, dark: Vec::new() };
+        let link = Link { impairment: Impairment { delay_us: 5_000, ..impairment }, ..Link::default() };
         world.join(config, link.clone(), link);
     }
     world.with(0, |cx, _| cx.listen(80).expect("a port that is free"));

@@ -52,6 +52,23 @@ fn an_error_about_another_cores_connection_reaches_that_core() {
     assert_eq!(second.metrics().get(Counter::IcmpErrors), 1);
 }
 
+/// Found by worlds, seed 1686: the second connection went on sending what was too big, for ever.
+#[test]
+fn a_path_that_carries_less_is_known_to_each_connection_that_hears_of_it() {
+    let (driver, _far) = wire::pair(wire::Config::default());
+    let (mut stack, mut app) = (stack(&driver), Hears::default());
+    let conns = [80, 81].map(|port| stack.connect(None, SocketAddr::new(PEER.into(), port)).unwrap());
+    stack.turn(Instant::from_micros(1_000_000), &mut RxBurst::new(), &mut TxBurst::new(), &mut app);
+    for (conn, lowered) in conns.into_iter().zip([1, 1]) {
+        let tcb = stack.conn(conn).unwrap();
+        let (src_port, dst_port, seq) = (tcb.key.local_port, tcb.key.remote_port, tcb.snd_una);
+        let quoted = Quoted { src: US, dst: PEER, src_port, dst_port, seq };
+        stack.icmp_error(&IcmpError { kind: ErrorKind::PacketTooBig { mtu: 1000 }, quoted });
+        assert_eq!(stack.conn(conn).unwrap().mss, 960);
+        assert_eq!(stack.metrics().get(Counter::PathMtuLowered), lowered);
+    }
+}
+
 fn stack(driver: &WireDriver) -> Stack {
     let mut config = Config::default();
     config.ip.addresses = vec![OwnAddress { address: US, prefix_len: 24 }];
