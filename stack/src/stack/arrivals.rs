@@ -116,10 +116,17 @@ impl Stack {
                     self.answer(arrived, &header, tx);
                 }
             }
-            HalfOpen::Refuse(reason) => {
-                self.env.metrics.dropped(reason);
-                self.refuse(arrived, tx);
-            }
+            HalfOpen::Refuse(reason) => match self.cookie_in(arrived) {
+                // The SYN was answered by a cookie, and came again when there was room for a record.
+                Some(cookie) => {
+                    self.forget_half_open(at, hash);
+                    self.open_by_cookie(&cookie, arrived, tx);
+                }
+                None => {
+                    self.env.metrics.dropped(reason);
+                    self.refuse(arrived, tx);
+                }
+            },
         }
     }
 
@@ -207,7 +214,7 @@ impl Stack {
             return self.refuse(arrived, tx);
         };
         if seg.flags.ack() {
-            return self.ack_arrives(listener, arrived, tx); // second
+            return self.ack_arrives(arrived, tx); // second
         }
         match self.admits(Some(listener), seg) {
             Err(DropReason::BacklogFull) if self.env.config.syn_cookies => return self.send_cookie(arrived, tx),
@@ -263,24 +270,32 @@ impl Stack {
 
     /// LISTEN has nothing to acknowledge, unless it sent a cookie of late.
     #[cold]
-    fn ack_arrives(&mut self, listener: ListenerId, arrived: &mut Arrived, tx: &mut TxBurst) {
-        let epoch = cookie::epoch(self.env.now);
-        if self.cookies_in.is_some_and(|sent_in| epoch.wrapping_sub(sent_in) <= 1) {
-            if let Some(record) = cookie::open(&self.isn, &arrived.key, &arrived.seg, epoch) {
-                return self.open_by_cookie(listener, &record, arrived, tx);
-            }
-            if arrived.seg.payload_len > 0 {
-                // The first segment after a cookie may have been lost, and this be the second: both come again.
-                return self.env.metrics.dropped(DropReason::ListenRefused);
-            }
+    fn ack_arrives(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) {
+        if let Some(record) = self.cookie_in(arrived) {
+            return self.open_by_cookie(&record, arrived, tx);
         }
         self.env.metrics.dropped(DropReason::ListenRefused);
-        self.refuse(arrived, tx);
+        // The first segment after a cookie may have been lost, and this be the second: both come again.
+        if arrived.seg.payload_len == 0 || !self.expects_cookies() {
+            self.refuse(arrived, tx);
+        }
     }
 
-    fn open_by_cookie(&mut self, listener: ListenerId, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
-        let Some(tag) = self.listeners.get(listener).map(|listener| listener.tag).filter(|_| !self.shutting_down)
-        else {
+    fn expects_cookies(&self) -> bool {
+        let epoch = cookie::epoch(self.env.now);
+        self.cookies_in.is_some_and(|sent_in| epoch.wrapping_sub(sent_in) <= 1)
+    }
+
+    fn cookie_in(&self, arrived: &Arrived) -> Option<SynRcvd> {
+        let epoch = cookie::epoch(self.env.now);
+        self.expects_cookies().then(|| cookie::open(&self.isn, &arrived.key, &arrived.seg, epoch)).flatten()
+    }
+
+    #[cold]
+    fn open_by_cookie(&mut self, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
+        let listener = self.listeners.find(record.key.local, record.key.local_port);
+        let listener = listener.and_then(|id| self.listeners.get(id)).filter(|_| !self.shutting_down);
+        let Some(tag) = listener.map(|listener| listener.tag) else {
             return self.env.metrics.dropped(DropReason::ListenRefused);
         };
         let (mss, ts_offset) = (self.local_mss(&record.key), self.isn.timestamp_offset(arrived.hash));

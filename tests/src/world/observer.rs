@@ -32,6 +32,8 @@ struct Side {
     acked: u32,
     /// One past the peer's FIN, which has reached it.
     peer_fin: Option<u32>,
+    /// As it was when it answered the same SYN before, with another number: by a cookie.
+    before: Option<Box<Side>>,
     /// When everything up to its FIN had been acknowledged.
     over_at: Option<Instant>,
 }
@@ -114,6 +116,7 @@ impl Observer {
                         // It answers a SYN; an old one, if this is not the one that the peer sent last.
                         new.say(seg);
                         new.heard_syn(peer.as_ref().filter(|peer| peer.iss.wrapping_add(1) == seg.ack));
+                        new.before = mine.filter(|mine| mine.irs == new.irs).map(|mine| Box::new(mine.clone()));
                     }
                     self.sides.insert((seg.from, seg.to), new);
                 }
@@ -125,6 +128,10 @@ impl Observer {
         let Some(mine) = mine else {
             return Err("a segment of a connection that was not opened: CLOSED may send RST alone");
         };
+        // RFC 4987 §3.6: until one of its answers is acknowledged it may be bound by several.
+        if let Some(before) = mine.before.take_if(|before| before.snd_max == seg.seq && mine.snd_max != seg.seq) {
+            *mine = *before;
+        }
         ensure(!mine.aborted, "a segment after the reset that ended the connection")?;
         ensure(seg.timestamps.is_some() == (mine.timestamps && mine.peer_timestamps), "RFC 7323 §3.2: timestamps")?;
         ensure(seg.sack.is_empty() || mine.peer_sack && mine.sack, "RFC 2018 §2: SACK without leave")?;
@@ -238,6 +245,7 @@ impl Side {
             edge: None,
             acked: syn.seq,
             peer_fin: None,
+            before: None,
             over_at: None,
         }
     }

@@ -144,6 +144,46 @@ fn with_room_for_half_open_connections_there_are_no_cookies() {
     world.finish(Duration::from_secs(600));
 }
 
+/// Found by worlds, seed 2059 first.
+#[test]
+fn a_cookie_counts_even_if_the_syn_came_again_when_there_was_room() {
+    let mut world = World::new(1);
+    world.keeps_log = true;
+    for number in [CLIENT, SERVER] {
+        let mut config = HostConfig::plain(number as u8 + 1);
+        config.stack.limits.backlog_max = 1;
+        world.join(config, Link::of_delay_us(400_000), Link::of_delay_us(400_000));
+    }
+    world.with(SERVER, |cx, _| cx.listen(80).expect("a port that is free"));
+    // They know each other, and somebody is half-open.
+    world.connect(CLIENT, server(), Plan::default(), Plan::default());
+    world.finish(Duration::from_secs(200));
+    let stranger = Segment {
+        from: SocketAddr::from(([10, 0, 0, 77], 7_777)),
+        to: server(),
+        seq: 1,
+        ack: 0,
+        flags: SYN,
+        window: 1_000,
+        mss: None,
+        scale: None,
+        sack_permitted: false,
+        timestamps: None,
+        sack: Vec::new(),
+        payload: 0..0,
+    };
+    world.inject_segment(&stranger, &[]);
+    world.connect(CLIENT, server(), Plan { bytes: 3_000, ..Plan::default() }, Plan::default());
+    world.run(Duration::from_millis(1_000)); // the SYN has come, and has found no room
+    assert_eq!(world.hosts[SERVER].counter(Counter::SynCookiesSent), 1);
+    world.inject_segment(&Segment { seq: 2, flags: RST, ..stranger }, &[]);
+    world.run(Duration::from_millis(1_000)); // it has come again
+    assert_eq!(world.hosts[SERVER].stack().half_open(), 1);
+    world.finish(Duration::from_secs(200));
+    assert_eq!(world.hosts[SERVER].counter(Counter::SynCookiesOpened), 1);
+    assert_eq!(world.book.borrow().pairs[1].sides[1].received, 3_000);
+}
+
 /// What this process has in memory.
 fn memory_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
