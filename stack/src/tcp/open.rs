@@ -190,7 +190,6 @@ pub fn syn_options(config: &TcpConfig, mss: u16, ts_value: u32) -> Options {
         window_scale: config.window_scaling.then(|| own_shift(config)),
         sack_permitted: config.sack,
         timestamps: config.timestamps.then_some(Timestamps { value: ts_value, echo: 0 }),
-        ..Options::default()
     }
 }
 
@@ -209,7 +208,6 @@ pub fn syn_ack(record: &SynRcvd, config: &TcpConfig, mss: u16, ts_value: u32) ->
             window_scale: record.offered.window_scale().map(|_| own_shift(config)),
             sack_permitted: record.offered.sack(),
             timestamps: half_open_timestamps(record, ts_value),
-            ..Options::default()
         },
     }
 }
