@@ -58,12 +58,41 @@ pub trait Port {
 
     /// Tells the device, before it is opened, which addresses are the stack's: one that receives only what is sent to addresses
     /// that it knows asks for these.
-    fn announce(&mut self, addresses: &[IpAddr]) {
+    fn announce(&mut self, addresses: &[AddressRange]) {
         let _ = addresses;
     }
 
     /// Opens the device with `count` queues, one a worker. The queues share one frame region, so that frames can move between workers.
     fn open(self, count: usize) -> Result<alloc::vec::Vec<Self::Queue>, <Self::Queue as Queue>::Error>;
+}
+
+/// Addresses one after the other; they differ in their last 32 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AddressRange {
+    /// The first.
+    pub first: IpAddr,
+    /// How many there are, from 1.
+    pub count: u32,
+}
+
+impl AddressRange {
+    /// Whether `address` is one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let distance = match (self.first, address) {
+            (IpAddr::V4(first), IpAddr::V4(address)) => {
+                u128::from(address.to_bits()).checked_sub(first.to_bits().into())
+            }
+            (IpAddr::V6(first), IpAddr::V6(address)) => address.to_bits().checked_sub(first.to_bits()),
+            _ => None,
+        };
+        distance.is_some_and(|distance| distance < self.count.into())
+    }
+}
+
+impl From<IpAddr> for AddressRange {
+    fn from(first: IpAddr) -> AddressRange {
+        AddressRange { first, count: 1 }
+    }
 }
 
 /// One queue on its way to its worker's thread.

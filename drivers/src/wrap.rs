@@ -4,9 +4,8 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::error::Error;
-use core::net::IpAddr;
 
-use crate::driver::{Driver, Port, Queue};
+use crate::driver::{AddressRange, Driver, Port, Queue};
 
 /// A port whose queues' drivers are wrapped, each by `wrap(queue number, driver)` on the thread that drives it.
 pub struct Wrapped<P, F> {
@@ -29,7 +28,7 @@ where
 {
     type Queue = WrappedQueue<P::Queue, F>;
 
-    fn announce(&mut self, addresses: &[IpAddr]) {
+    fn announce(&mut self, addresses: &[AddressRange]) {
         self.port.announce(addresses);
     }
 

@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use handfast::Cidr;
 use handfast::ip::routes::OwnRange;
+use handfast::runtime::CidrError;
 
 /// Loads a TCP with connections, and says what happened.
 ///
@@ -28,8 +29,8 @@ pub struct Args {
     /// The network interface; of TAP: the one to make, with the kernel at its other end.
     #[arg(long, help_heading = "Device")]
     pub interface: Option<String>,
-    /// An address of ours or a range of them, with their network: 192.0.2.1/24, 192.0.2.1-192.0.2.100/24, 2001:db8::1/64. Repeat
-    /// it for more. A client has 64,512 connections from each to each target, those in TIME-WAIT included.
+    /// An address of ours or a range of them, with their network: 192.0.2.1/24, 192.0.2.1-192.0.2.100/24, 2001:db8::1/64, or all of a
+    /// network: 198.18.0.0/16. Repeat it for more. A client has 64,512 connections from each to each target, those in TIME-WAIT included.
     #[arg(long, value_name = "ADDRESS[-LAST]/BITS", help_heading = "Device")]
     pub address: Vec<AddressRange>,
     /// The router to other networks. Repeat it for the other family.
@@ -196,8 +197,11 @@ impl FromStr for AddressRange {
 
     fn from_str(text: &str) -> Result<AddressRange, String> {
         let Some((first, rest)) = text.split_once('-') else {
-            let first = text.parse().map_err(|error: handfast::runtime::CidrError| error.to_string())?;
-            return Ok(AddressRange { first, count: 1 });
+            return match text.parse() {
+                Ok(first) => Ok(AddressRange { first, count: 1 }),
+                Err(CidrError::Network(network)) => hosts_of(network),
+                Err(error) => Err(error.to_string()),
+            };
         };
         let last: Cidr = rest.parse().map_err(|error| format!("the last of the range: {error}"))?;
         let first = format!("{first}/{}", last.prefix_len());
@@ -243,6 +247,23 @@ impl fmt::Display for AddressRange {
             count => write!(f, "{}-{}/{}", self.first.address(), self.nth(count - 1), self.first.prefix_len()),
         }
     }
+}
+
+/// All hosts of a network that is given by its first address.
+fn hosts_of(network: Cidr) -> Result<AddressRange, String> {
+    let prefix_len = network.prefix_len();
+    let (host_bits, first) = match network.address() {
+        IpAddr::V4(v4) => (32 - prefix_len, IpAddr::from(Ipv4Addr::from_bits(v4.to_bits().wrapping_add(1)))),
+        IpAddr::V6(v6) => (128 - prefix_len, IpAddr::from(Ipv6Addr::from_bits(v6.to_bits().wrapping_add(1)))),
+    };
+    if host_bits > RANGE_MAX.ilog2() as u8 {
+        return Err(format!("{network} has too many addresses: a range has at most {RANGE_MAX}"));
+    }
+    // Without the network's own, and the broadcast address of IPv4.
+    let count = (1 << host_bits) - if first.is_ipv4() { 2 } else { 1 };
+    // Of the broadcast address there is no next one in the network.
+    let first = Cidr::new(first, prefix_len).ok().filter(|_| network.address() < first);
+    first.map(|first| AddressRange { first, count }).ok_or_else(|| CidrError::Network(network).to_string())
 }
 
 /// A time as people write it: `5`, `5s`, `250ms`, `2m`, `1h`.

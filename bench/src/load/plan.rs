@@ -395,12 +395,6 @@ fn check_device(args: &Args) -> Result<(), String> {
         if args.address.is_empty() {
             return needs("--address", "is missing: which address is to be ours? Such as --address 192.0.2.1/24");
         }
-        let count: u64 = args.address.iter().map(|range| u64::from(range.count)).sum();
-        if args.driver == DriverKind::AfXdp && count > AF_XDP_ADDRESSES_MAX {
-            return Err(format!(
-                "{count} addresses: the steering program of AF_XDP has room for {AF_XDP_ADDRESSES_MAX}"
-            ));
-        }
     }
     if args.driver != DriverKind::Tap && !args.kernel_address.is_empty() {
         return needs("--kernel-address", "is for --driver tap: leave it out");
@@ -520,7 +514,6 @@ const TIME_WAIT_S: f64 = 60.0;
 const TIME_WAIT_BYTES: u64 = 80;
 const CONNS_MAX: u64 = 1 << 26;
 const SERVER_CONNS_MAX: u32 = 1 << 18;
-const AF_XDP_ADDRESSES_MAX: u64 = 256;
 
 #[cfg(test)]
 mod tests;

@@ -104,10 +104,7 @@ pub(super) fn run(plan: &Plan) -> Result<Outcome, Failure> {
             run_device(plan, TapPort::new(config), &interrupted, &mut outcome)?;
         }
         DriverKind::AfXdp => {
-            let mut port = AfXdp::interface(&plan.interface).frames_per_queue(plan.frames);
-            for range in &plan.addresses {
-                port = (0..range.count).fold(port, |port, index| port.own_address(range.nth(index)));
-            }
+            let port = AfXdp::interface(&plan.interface).frames_per_queue(plan.frames);
             run_device(plan, port, &interrupted, &mut outcome)?;
         }
     }

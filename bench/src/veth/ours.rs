@@ -34,16 +34,13 @@ impl Place {
         mut config: Config,
         app: impl Fn(u16) -> A + Send + Sync + 'static,
     ) -> Result<RunningRuntime, handfast::Error> {
-        let mut port = AfXdp::interface(self.interface);
         let more = OwnRange { first: self.address.address().into(), count: self.addresses };
-        for index in 1..self.addresses {
-            port = port.own_address(more.nth(index).into());
-        }
         if self.addresses > 1 {
             config.ip.ranges.push(OwnRange { first: more.nth(1), count: self.addresses - 1 });
         }
         config.tcp.ephemeral_port_min = 1024;
-        let runtime = Runtime::new(config).port(port).address(self.address).cores([self.core]);
+        let runtime =
+            Runtime::new(config).port(AfXdp::interface(self.interface)).address(self.address).cores([self.core]);
         runtime.drain(DRAIN).spawn(app)
     }
 

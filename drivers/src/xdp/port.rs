@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use af_xdp::{BindMode, BusyPoll, Socket, SocketConfig, Umem, UmemConfig};
 
-use super::program::{Mode, Ownership, Slot, Steering, SteeringError};
+use super::program::{ADDRESSES_MAX, Mode, Ownership, Slot, Steering, SteeringError};
 use super::queue::{QueueReport, XdpQueue};
 use super::{interface, rss};
 use crate::burst::BURST;
-use crate::driver::{Caps, Port};
+use crate::driver::{AddressRange, Caps, Port};
 use crate::frame::{FrameSize, Region};
 
 /// A network interface, whose queues are to be driven through AF_XDP.
@@ -37,7 +37,7 @@ use crate::frame::{FrameSize, Region};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AfXdp {
     interface: String,
-    own: Vec<IpAddr>,
+    own: Vec<AddressRange>,
     shared: Vec<IpAddr>,
     first_queue: u32,
     allow_unbound_queues: bool,
@@ -71,8 +71,13 @@ impl AfXdp {
 
     /// An address that is ours alone: all that is sent to it comes to us, ARP and neighbour discovery about it too. The kernel
     /// must not have it.
-    pub fn own_address(mut self, address: IpAddr) -> AfXdp {
-        self.own.push(address);
+    pub fn own_address(self, address: IpAddr) -> AfXdp {
+        self.own_range(address, 1)
+    }
+
+    /// So many own addresses from `first` on. They may be thousands.
+    pub fn own_range(mut self, first: IpAddr, count: u32) -> AfXdp {
+        self.own.push(AddressRange { first, count });
         self
     }
 
@@ -215,10 +220,11 @@ impl Port for AfXdp {
     type Queue = XdpQueue;
 
     /// Addresses that are not shared with the kernel are ours alone.
-    fn announce(&mut self, addresses: &[IpAddr]) {
-        for &address in addresses {
-            if !self.own.contains(&address) && !self.shared.contains(&address) {
-                self.own.push(address);
+    fn announce(&mut self, addresses: &[AddressRange]) {
+        for range in addresses {
+            let is_shared = range.count == 1 && self.shared.contains(&range.first);
+            if !is_shared && !self.own.contains(range) {
+                self.own.push(*range);
             }
         }
     }
@@ -229,9 +235,9 @@ impl Port for AfXdp {
         let queues = self.queues(count, af_xdp::queue_count(name)?)?;
         let (mac, mtu) = (af_xdp::mac(name)?, af_xdp::mtu(name)?);
         let frame_size = self.frame_size_for(mtu)?;
-        for &address in &self.own {
-            let asking = |source| XdpError::System { doing: "asking for the kernel's addresses", source };
-            if interface::kernel_has(name, address).map_err(asking)? {
+        let asking = |source| XdpError::System { doing: "asking for the kernel's addresses", source };
+        for address in interface::kernel_addresses(name).map_err(asking)? {
+            if self.own.iter().any(|range| range.contains(address)) {
                 return Err(XdpError::KernelHasAddress { interface: name.clone(), address });
             }
         }
@@ -261,12 +267,17 @@ impl Port for AfXdp {
         let joining = |source| XdpError::System { doing: "joining the groups of IPv6 neighbour discovery", source };
         let groups = interface::join_solicited_nodes(index, &self.own).map_err(joining)?;
         // The addresses last: from here on packets come, and each queue has its socket.
-        for &address in &self.own {
-            steering.add_address(address, Ownership::Own)?;
-        }
         let mut slots = Vec::with_capacity(self.shared.len());
         for &address in &self.shared {
             slots.push((address, steering.add_address(address, Ownership::Shared)?));
+        }
+        // A few by themselves, which is quicker.
+        let few = self.own.len() + self.shared.len() <= ADDRESSES_MAX;
+        for range in &self.own {
+            match range.count {
+                1 if few => steering.add_address(range.first, Ownership::Own).map(drop)?,
+                count => steering.add_range(range.first, count)?,
+            }
         }
 
         let rss = rss::read(name, queues.clone());

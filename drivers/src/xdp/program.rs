@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
@@ -25,8 +26,10 @@ mod tests;
 
 pub use link::{Attached, Mode};
 
-/// Addresses that one [`Steering`] can claim.
+/// Addresses that one [`Steering`] can claim one by one.
 pub const ADDRESSES_MAX: usize = 256;
+/// Prefixes that all ranges of one [`Steering`] can come to. A range comes to a few tens at most.
+pub const PREFIXES_MAX: usize = 1 << 16;
 /// Receive queues that one [`Steering`] can serve.
 pub const QUEUES_MAX: u32 = 64;
 
@@ -36,6 +39,7 @@ pub struct Steering {
     ebpf: Ebpf,
     program: &'static str,
     addresses: HashMap<MapData, AddressKey, Claim>,
+    prefixes: LpmTrie<MapData, AddressKey, Claim>,
     sockets: XskMap<MapData>,
     verdicts: PerCpuArray<MapData, u64>,
     ports: PortBits,
@@ -69,12 +73,13 @@ impl Steering {
         let mut map = |name| ebpf.take_map(name).expect("the built-in object has this map");
         let mismatch = |error: MapError| SteeringError::system(MAPS, &error);
         let addresses = HashMap::try_from(map("addresses")).map_err(mismatch)?;
+        let prefixes = LpmTrie::try_from(map("prefixes")).map_err(mismatch)?;
         let sockets = XskMap::try_from(map("sockets")).map_err(mismatch)?;
         let verdicts = PerCpuArray::try_from(map("verdicts")).map_err(mismatch)?;
         let aya::maps::Map::Array(ports) = map("ports") else { unreachable!("`ports` is an array in the object") };
         let ports = PortBits::map(ports.fd().as_fd()).map_err(|error| SteeringError::system(MAPS, &error))?;
         let slots = vec![None; ADDRESSES_MAX].into_boxed_slice();
-        Ok(Self { link: None, ebpf, program, addresses, sockets, verdicts, ports, slots })
+        Ok(Self { link: None, ebpf, program, addresses, prefixes, sockets, verdicts, ports, slots })
     }
 
     /// Attaches the program to `interface` of the calling thread's network namespace, through a bpf link, in `mode`;
@@ -121,6 +126,31 @@ impl Steering {
         self.addresses.insert(key, claim, 0).map_err(|error| SteeringError::system("claiming an address", &error))?;
         self.slots[index] = Some(key);
         Ok(Slot(index as u16))
+    }
+
+    /// Claims all that is sent to `count` addresses from `first` on, as [`Ownership::Own`].
+    ///
+    /// # Errors
+    /// [`SteeringError::RangeUnusable`] if they are not all unicast addresses of one family that differ in their last 32 bits,
+    /// [`SteeringError::TooManyAddresses`].
+    pub fn add_range(&mut self, first: IpAddr, count: u32) -> Result<(), SteeringError> {
+        let unusable = SteeringError::RangeUnusable { first, count };
+        let (Some(key), Some(more)) = (address_key(first), count.checked_sub(1)) else { return Err(unusable) };
+        let begin = u128::from_be_bytes(key);
+        // The last 32 bits do not turn over.
+        let Some(_) = (begin as u32).checked_add(more) else { return Err(unusable) };
+        let last = Ipv6Addr::from(begin + u128::from(more));
+        if address_key(last.to_ipv4_mapped().map_or(last.into(), IpAddr::V4)).is_none() {
+            return Err(unusable);
+        }
+        for (address, len) in prefixes(begin, count) {
+            let key = Key::new(len, address.to_be_bytes());
+            self.prefixes.insert(&key, [0, CLAIM_OWN], 0).map_err(|error| match errno(&error) {
+                Some(libc::ENOSPC) => SteeringError::TooManyAddresses,
+                _ => SteeringError::system("claiming a range of addresses", &error),
+            })?;
+        }
+        Ok(())
     }
 
     /// Gives `address` back to the kernel. Its slot may be given to the next address.
@@ -298,8 +328,22 @@ pub enum SteeringError {
         /// The address given.
         address: IpAddr,
     },
-    /// All slots are taken.
-    #[error("{ADDRESSES_MAX} addresses are claimed already: remove one first")]
+    /// Not addresses that packets for hosts are sent to.
+    #[error(
+        "{count} addresses from {first} on cannot be claimed: give unicast addresses that differ in their last 32 bits, IPv4 not in \
+         IPv4-mapped form"
+    )]
+    RangeUnusable {
+        /// The first address given.
+        first: IpAddr,
+        /// How many.
+        count: u32,
+    },
+    /// All slots are taken, or there are too many prefixes.
+    #[error(
+        "{ADDRESSES_MAX} addresses, or ranges that come to {PREFIXES_MAX} prefixes, are claimed already: claim own addresses that \
+         lie together as a range"
+    )]
     TooManyAddresses,
     /// The queue's number is too high.
     #[error(
@@ -379,6 +423,18 @@ fn address_key(address: IpAddr) -> Option<AddressKey> {
         IpAddr::V6(v6) => v6,
     };
     usable.then(|| v6.octets())
+}
+
+/// The prefixes that `count` addresses from `first` on come to: each with its length, the largest that fit.
+fn prefixes(mut first: u128, count: u32) -> impl Iterator<Item = (u128, u32)> {
+    let mut left = count;
+    std::iter::from_fn(move || {
+        let host_bits = left.checked_ilog2()?.min(first.trailing_zeros());
+        let prefix = (first, 128 - host_bits);
+        first += 1 << host_bits;
+        left -= 1 << host_bits;
+        Some(prefix)
+    })
 }
 
 /// The `ports` map in our memory: a row of 65,536 bits for each slot.

@@ -23,13 +23,14 @@ typedef unsigned long long u64;
 
 // ---- maps: program.rs has the same layouts -------------------------------------------------------------------------
 
-enum { HASH = 1, ARRAY = 2, PERCPU_ARRAY = 6, XSKMAP = 17 };
-enum { MMAPABLE = 1 << 10 };
-enum { ADDRESSES_MAX = 256, QUEUES_MAX = 64 };
+enum { HASH = 1, ARRAY = 2, PERCPU_ARRAY = 6, LPM_TRIE = 11, XSKMAP = 17 };
+enum { NO_PREALLOC = 1 << 0, MMAPABLE = 1 << 10 };
+enum { ADDRESSES_MAX = 256, PREFIXES_MAX = 1 << 16, QUEUES_MAX = 64 };
 
 #define ATTRIBUTE(name, value) int (*name)[value]
 
 struct address { u32 word[4]; };          // IPv4 as ::ffff:a.b.c.d
+struct prefix { u32 len; struct address address; };
 struct claim { u32 slot, flags; };        // slot: this address's row in `ports`
 struct port_bits { u64 word[65536 / 64]; };
 enum { OWN = 1 };
@@ -43,6 +44,15 @@ struct {
 	struct address *key;
 	struct claim *value;
 } addresses SECTION(".maps");
+
+// Own addresses that lie together.
+struct {
+	ATTRIBUTE(type, LPM_TRIE);
+	ATTRIBUTE(map_flags, NO_PREALLOC);
+	ATTRIBUTE(max_entries, PREFIXES_MAX);
+	struct prefix *key;
+	struct claim *value;
+} prefixes SECTION(".maps");
 
 struct {
 	ATTRIBUTE(type, ARRAY);
@@ -130,16 +140,17 @@ INLINE int read(const struct packet *packet, u32 offset, void *into, u32 len)
 	return 1;
 }
 
-INLINE struct claim *claim_on_ipv4(u32 address)
-{
-	struct address key = {{0, 0, NET32(0xffff), address}};
-	return map_lookup(&addresses, &key);
-}
-
 INLINE struct claim *claim_on_ipv6(const struct address *address)
 {
-	struct address key = *address;
-	return map_lookup(&addresses, &key);
+	struct prefix key = {128, *address};
+	struct claim *claim = map_lookup(&addresses, &key.address);
+	return claim ? claim : map_lookup(&prefixes, &key);
+}
+
+INLINE struct claim *claim_on_ipv4(u32 address)
+{
+	struct address mapped = {{0, 0, NET32(0xffff), address}};
+	return claim_on_ipv6(&mapped);
 }
 
 INLINE int listed(const struct claim *claim, u16 net_port)

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
-use handfast_drivers::driver::{Description, Driver, DriverStats, Port, Queue};
+use handfast_drivers::driver::{AddressRange, Description, Driver, DriverStats, Port, Queue};
 use handfast_drivers::frame::{Census, Region};
 
 pub use self::cidr::{Cidr, CidrError};
@@ -184,7 +184,10 @@ impl<P: Port> Runtime<P> {
         let mut entropy = Entropy([0; 64]);
         let random = rustix::rand::getrandom(&mut entropy.0, rustix::rand::GetRandomFlags::empty());
         random.map_err(|error| Error::System { doing: "get random bytes", source: error.into() })?;
-        port.announce(&config.ip.addresses.iter().map(|own| own.address.into()).collect::<Vec<_>>());
+        let single = config.ip.addresses.iter().map(|own| AddressRange::from(IpAddr::from(own.address)));
+        let ranges =
+            config.ip.ranges.iter().map(|range| AddressRange { first: range.first.into(), count: range.count });
+        port.announce(&single.chain(ranges).collect::<Vec<_>>());
         let queues = port.open(cpus.len()).map_err(|error| Error::Device(error.into()))?;
         if queues.len() != cpus.len() {
             return Err(Error::Port("it opened another number of queues than it was asked for"));

@@ -1,9 +1,15 @@
 //! Many connections, opened by either side and closed by either side first: none fails, none is left.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use handfast::ip::routes::OwnRange;
+use handfast::{App, Closed, ConnId, Cx};
 use handfast_tests::apps::{Echo, Opener, Plan, Tally};
 use handfast_tests::kernel::{self, FirstToClose, Load, Nginx, REQUEST, Server, Service};
 use handfast_tests::lab::{Device, EVERY_WAY, Family, Lab, Metrics, Setting, nothing_left, service};
@@ -83,5 +89,69 @@ fn none_of_many_connections_that_we_open_to_nginx_fails_or_is_left() {
         let lab = Lab::new(device, 1);
         let _nginx = lab.peer().run(|| Nginx::start("return 200 'hello';"));
         opened_by_us(&lab, SocketAddr::new(family.peer(), 80), b"GET / HTTP/1.0\r\n\r\n", None);
+    }
+}
+
+/// Opens a connection from each address of a range, some at a time, and closes it.
+struct FromEach {
+    range: OwnRange,
+    to: SocketAddr,
+    begun: u32,
+    open: u32,
+    closed: Arc<AtomicU32>,
+}
+
+impl App for FromEach {
+    fn on_turn(&mut self, cx: &mut Cx<'_>) {
+        while self.open < 64 && self.begun < self.range.count {
+            cx.connect_from(self.range.nth(self.begun).into(), self.to).expect("an address of ours, and a route");
+            self.begun += 1;
+            self.open += 1;
+        }
+    }
+
+    fn on_connect(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        cx.close(conn);
+    }
+
+    fn on_close(&mut self, _cx: &mut Cx<'_>, _conn: ConnId, how: Closed) {
+        assert_eq!(how, Closed::Orderly);
+        self.open -= 1;
+        self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn connections_come_from_thousands_of_addresses_of_ours() {
+    needs!(root);
+    for (family, network, first) in
+        [(Family::V4, "198.18.0.0/16", "198.18.3.251"), (Family::V6, "fd00:1::/96", "fd00:1::fffb")]
+    {
+        let (lab, count) = (Lab::new(Device::AfXdp, 1), 5000);
+        lab.peer().ip(&format!("route add {network} via {}", family.ours()));
+        let to = SocketAddr::new(family.peer(), 9);
+        let listener = lab.peer().run(|| TcpListener::bind(to)).unwrap();
+        let peers = thread::spawn(move || {
+            let addresses = (0..count).map(|_| {
+                let (mut stream, from) = listener.accept().unwrap();
+                assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+                from.ip()
+            });
+            addresses.collect::<BTreeSet<IpAddr>>()
+        });
+        let range = OwnRange { first: first.parse::<IpAddr>().unwrap().into(), count };
+        let (closed, mut setting) = (Arc::new(AtomicU32::new(0)), Setting::default());
+        setting.config.ip.ranges.push(range);
+        let tally = closed.clone();
+        let app = move |_| FromEach { range, to, begun: 0, open: 0, closed: tally.clone() };
+        let running = lab.spawn(setting, app).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while closed.load(Ordering::Relaxed) < count {
+            assert!(Instant::now() < deadline, "{} of {count}\n{}", closed.load(Ordering::Relaxed), Metrics(&running));
+            thread::sleep(Duration::from_millis(10));
+        }
+        let expected: BTreeSet<IpAddr> = (0..count).map(|index| range.nth(index).into()).collect();
+        assert_eq!(peers.join().unwrap(), expected);
+        nothing_left(running, Duration::from_secs(10));
     }
 }

@@ -34,6 +34,17 @@ fn addresses_come_alone_and_in_ranges() {
 }
 
 #[test]
+fn a_network_is_all_its_hosts() {
+    for (text, range) in [
+        ("10.0.0.0/16", "10.0.0.1-10.0.255.254/16"),
+        ("192.0.2.128/25", "192.0.2.129-192.0.2.254/25"),
+        ("2001:db8::/120", "2001:db8::1-2001:db8::ff/120"),
+    ] {
+        assert_eq!(text.parse::<AddressRange>().unwrap().to_string(), range, "{text}");
+    }
+}
+
+#[test]
 fn ranges_that_are_none_say_why() {
     for (text, why) in [
         ("192.0.2.1", "no prefix length"),
@@ -43,6 +54,9 @@ fn ranges_that_are_none_say_why() {
         ("192.0.2.1-192.0.2.255/24", "the last of the range"),
         ("10.0.0.1-10.9.0.1/8", "at most 65536"),
         ("2001:db8::1-2001:db8:0:1::1/64", "at most 65536"),
+        ("10.0.0.0/8", "at most 65536"),
+        ("192.0.2.255/24", "broadcast"),
+        ("255.255.255.255/24", "broadcast"),
         ("rabbit/24", "not an IPv4 or IPv6 address"),
     ] {
         let error = text.parse::<AddressRange>().unwrap_err();

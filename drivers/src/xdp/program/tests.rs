@@ -1,3 +1,4 @@
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicU32;
@@ -212,6 +213,58 @@ fn a_removed_address_is_the_kernels_and_its_slot_comes_back_without_ports() {
     bench.steering.add_address(SHARED4.into(), Ownership::Own).unwrap();
     assert_eq!(bench.verdict(&segment), Own);
     assert!(matches!(bench.steering.remove_address(OTHER4.into()), Err(SteeringError::AddressUnknown { .. })));
+}
+
+#[test]
+fn what_is_sent_to_a_range_is_ours_and_its_neighbours_are_not() {
+    for program in [FRAGS, LINEAR] {
+        let Some(mut bench) = Bench::new(program) else { return };
+        // From an odd address to an odd one, across a byte; and of IPv6.
+        bench.steering.add_range([10, 1, 2, 253].into(), 70_000).unwrap();
+        let v6 = |last: u32| {
+            let [a, b, c, d] = last.to_be_bytes();
+            [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, a, b, c, d]
+        };
+        bench.steering.add_range(v6(5).into(), 1000).unwrap();
+        let v4 = |index: u32| Ipv4Addr::from(Ipv4Addr::new(10, 1, 2, 253).to_bits().wrapping_add(index)).octets();
+        for (address, verdict) in [(v4(u32::MAX), NotOurs), (v4(0), Own), (v4(69_999), Own), (v4(70_000), NotOurs)] {
+            assert_eq!(bench.verdict(&ipv4(address, 6, &tcp(9, 9))), verdict, "{address:?}");
+            let asked = if verdict == Own { Neighbour } else { NotOurs };
+            assert_eq!(bench.verdict(&arp(1, OTHER4, address)), asked, "{address:?}");
+        }
+        for (last, verdict) in [(4, NotOurs), (5, Own), (1004, Own), (1005, NotOurs)] {
+            assert_eq!(bench.verdict(&ipv6(v6(last), 6, &tcp(9, 9))), verdict, "{last}");
+        }
+        // All else is as it was.
+        assert_eq!(bench.verdict(&ipv4(OTHER4, 6, &tcp(9, 9))), NotOurs);
+        assert_eq!(bench.verdict(&ipv4(SHARED4, 6, &tcp(9, OPEN))), Shared);
+    }
+}
+
+#[test]
+fn a_range_that_cannot_be_is_an_error() {
+    let Some(mut bench) = Bench::new(FRAGS) else { return };
+    for (first, count) in [("10.0.0.1", 0), ("223.255.255.255", 2), ("255.255.255.254", 3), ("::ffff:10.0.0.1", 2)] {
+        let claimed = bench.steering.add_range(first.parse().unwrap(), count);
+        assert!(matches!(claimed, Err(SteeringError::RangeUnusable { .. })), "{first} {count}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn prefixes_cover_a_range_and_nothing_else(first in any::<u32>(), count in 0..100_000u32) {
+        let count = count.min(u32::MAX - first);
+        let mut next = u128::from(first);
+        let mut number = 0;
+        for (address, len) in prefixes(next, count) {
+            let size = 1u128 << (128 - len);
+            prop_assert_eq!((address, address % size), (next, 0));
+            next += size;
+            number += 1;
+        }
+        prop_assert_eq!(next, u128::from(first) + u128::from(count));
+        prop_assert!(number <= 64);
+    }
 }
 
 #[test]
