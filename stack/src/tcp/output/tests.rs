@@ -105,7 +105,7 @@ fn a_window_that_shrinks_stops_what_is_new_and_not_what_is_lost() {
 fn a_full_burst_is_continued_where_it_stopped() {
     let mut t = Sender::new();
     t.tcb.congestion.cwnd = 200 * MSS;
-    t.tcb.snd_wnd = 200 * MSS;
+    (t.tcb.snd_wnd, t.tcb.snd_wnd_max) = (200 * MSS, 200 * MSS);
     t.write(100 * MSS);
     assert_eq!(t.run(), Progress::Full);
     assert_eq!(t.taken().len(), 64);

@@ -26,7 +26,9 @@ fn tcb(env: &Env) -> Tcb {
     let (local, remote) = (Address::v4([10, 0, 0, 1]), Address::v4([10, 0, 0, 2]));
     let mut tcb = Tcb::new(FlowKey { local, remote, local_port: 80, remote_port: 40_000 }, Seq(7), 1_460);
     tcb.begin(State::Established);
-    (tcb.rcv_nxt, tcb.rcv_adv, tcb.last_ack_sent) = (START, START, START);
+    (tcb.rcv_nxt, tcb.rcv_adv, tcb.last_ack_sent, tcb.irs) = (START, START, START, START - 1);
+    (tcb.snd_una, tcb.snd_nxt) = (Seq(8), Seq(8));
+    tcb.congestion.start(1_460);
     tcb.rcv_mss = 1_460;
     advertise(&mut tcb, env);
     tcb

@@ -202,7 +202,7 @@ fn the_earliest_deadline_counts_across_the_wrap_of_the_clock() {
 #[test]
 fn a_closed_connection_does_not_probe_a_closed_window_for_ever() {
     let mut t = closed_window();
-    t.tcb.bits.set(Bits::APP_CLOSED);
+    close::close(&mut t.tcb, &mut t.env);
     let mut probes = 0;
     while t.expires().1 == Expired::Alive {
         t.output();
