@@ -171,7 +171,8 @@ impl Stack {
     /// Lets time pass: deadlines of connections, half-open ones, TIME-WAIT, neighbours.
     pub(super) fn expire(&mut self, tx: &mut TxBurst) {
         let now_ms = self.env.now_ms;
-        while let Some(at) = self.wheel.pop_expired(now_ms) {
+        for _ in 0..DEADLINES_PER_TURN {
+            let Some(at) = self.wheel.pop_expired(now_ms) else { break };
             let Some(tcb) = self.conns.at_mut(at) else { continue };
             tcb.bits.clear(Bits::WHEEL_ARMED);
             let expired = timers::expired(tcb, &mut self.env);
@@ -399,5 +400,7 @@ impl Stack {
     }
 }
 
+/// Deadlines that fall together are spread over turns, lest what arrives meanwhile find its queue full.
+const DEADLINES_PER_TURN: usize = 1_024;
 const TIME_WAITS_PER_TURN: usize = 512;
 const TIME_WAITS_AT_ONCE: usize = 16;

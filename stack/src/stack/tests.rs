@@ -290,6 +290,45 @@ fn a_neighbour_that_answers_connections_is_not_asked_whether_it_is_there() {
     world.assert_all_is_back();
 }
 
+/// Opens connections and sets a timer on each; counts those that went off.
+#[derive(Default)]
+struct Alarms {
+    connections: u32,
+    rang: u32,
+}
+
+impl App for Alarms {
+    fn on_start(&mut self, cx: &mut Cx<'_>) {
+        for _ in 0..self.connections {
+            cx.connect(SocketAddr::new(SERVER.into(), 80)).unwrap();
+        }
+    }
+    fn on_connect(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        cx.set_timer(conn, Duration::from_secs(5));
+    }
+    fn on_timer(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        self.rang += 1;
+        cx.close(conn);
+    }
+}
+
+#[test]
+fn deadlines_that_fall_together_are_spread_over_turns() {
+    let mut world = World::new(Alarms { connections: 3_000, ..Alarms::default() }, Echo::default());
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.client.stack.connections(), 3_000);
+    world.now += Duration::from_secs(10);
+    let mut turns = Vec::new();
+    while turns.last() != Some(&3_000) {
+        assert!(world.client.stack.next_deadline().is_some_and(|at| at <= world.now), "there is work left");
+        world.client.turn(world.now);
+        turns.push(world.client.app.rang);
+    }
+    assert_eq!(turns, [1_024, 2_048, 3_000]);
+    world.run(Duration::from_secs(1));
+    world.assert_all_is_back();
+}
+
 #[test]
 fn the_trace_tells_a_connection_from_its_first_segment_to_its_end() {
     use crate::trace::TraceKind::{Ended, Received, Sent};
