@@ -1,12 +1,9 @@
 //! What reaches a worker from outside its own core: segments of its flows that came to another queue, its frames that were
 //! freed elsewhere, notes. Everything is bounded, and nobody waits: what does not fit stays with the sender.
 //!
-//! A worker that sleeps is woken by its bell. It says that it is about to sleep, then looks into its box once more; a sender
-//! puts something in, then looks whether the worker sleeps. With a full fence between the two steps of each, at least one
-//! of them sees the other, so that no wake-up is lost.
+//! A worker that sleeps is woken by its bell.
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -16,6 +13,7 @@ use handfast_drivers::frame::Desc;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::Snapshot;
+use super::sync::Sleeper;
 use crate::ip::Learned;
 use crate::wire::icmp::IcmpError;
 
@@ -95,19 +93,13 @@ impl Mailbox {
     /// For the worker, before it sleeps: the bell to wait for, unless something has come.
     pub(super) fn lie_down(&self) -> Option<BorrowedFd<'_>> {
         let bell = self.bell.as_ref()?;
-        bell.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if self.is_empty() {
-            return Some(bell.event.as_fd());
-        }
-        bell.asleep.store(false, Ordering::Relaxed);
-        None
+        bell.sleeper.lies_down(|| self.is_empty()).then(|| bell.event.as_fd())
     }
 
     /// For the worker, after it slept; `rang` is whether the bell could be read.
     pub(super) fn get_up(&self, rang: bool) {
         let Some(bell) = &self.bell else { return };
-        bell.asleep.store(false, Ordering::Relaxed);
+        bell.sleeper.gets_up();
         // Who found the worker asleep may ring only now: then the next sleep ends at once, and takes the ring.
         if rang {
             let _ = rustix::io::read(&bell.event, &mut [0; 8]);
@@ -122,19 +114,18 @@ impl Mailbox {
 /// What wakes a sleeping worker.
 #[derive(Debug)]
 pub(super) struct Bell {
-    asleep: AtomicBool,
+    sleeper: Sleeper,
     event: OwnedFd,
 }
 
 impl Bell {
     pub(super) fn new() -> io::Result<Bell> {
         let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Bell { asleep: AtomicBool::new(false), event })
+        Ok(Bell { sleeper: Sleeper::new(), event })
     }
 
     fn ring(&self) {
-        fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
+        if self.sleeper.must_be_woken() {
             // It fails only if the counter is full, and then the worker is awake.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         }
@@ -165,26 +156,6 @@ impl PostOffice {
             Some(owner) => self.boxes[owner].give_back(frame),
             None => nobodys_frame(frame.index()),
         }
-    }
-}
-
-/// A point that each worker passes once, and nobody goes beyond before all have.
-#[derive(Debug)]
-pub(super) struct Gate(AtomicUsize);
-
-impl Gate {
-    pub(super) fn new(workers: usize) -> Gate {
-        Gate(AtomicUsize::new(workers))
-    }
-
-    /// This worker is here.
-    pub(super) fn pass(&self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// All are.
-    pub(super) fn is_open(&self) -> bool {
-        self.0.load(Ordering::Acquire) == 0
     }
 }
 

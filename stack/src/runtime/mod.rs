@@ -17,6 +17,7 @@ mod cidr;
 mod clock;
 mod error;
 mod mailbox;
+mod sync;
 mod worker;
 
 use core::fmt;
@@ -37,7 +38,8 @@ pub use self::cidr::{Cidr, CidrError};
 pub use self::error::Error;
 
 use self::clock::Clock;
-use self::mailbox::{Bell, Gate, Mailbox, Note, PostOffice};
+use self::mailbox::{Bell, Mailbox, Note, PostOffice};
+use self::sync::Gate;
 use self::worker::{Attendance, Shared, Worker};
 use crate::app::App;
 use crate::config::{Config, ConfigError};

@@ -10,7 +10,8 @@ use handfast_drivers::driver::Driver;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::clock::Clock;
-use super::mailbox::{Gate, Mailbox, Note, PostOffice};
+use super::mailbox::{Mailbox, Note, PostOffice};
+use super::sync::Gate;
 use super::{Error, Idle, Snapshot, WorkerReport};
 use crate::app::App;
 use crate::metrics::DropReason;

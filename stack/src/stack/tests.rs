@@ -12,6 +12,8 @@ use crate::ip::routes::OwnAddress;
 use crate::time::Duration;
 use crate::wire::address::Address;
 
+mod asked;
+mod drops;
 mod loss;
 mod peer;
 mod segments;

@@ -104,8 +104,9 @@ impl Tcb {
 /// Takes the blocks of an acknowledgment into the scoreboard. Says whether it learnt anything.
 pub fn update(tcb: &mut Tcb, blocks: &SackBlocks, env: &mut Env) -> bool {
     let (una, nxt) = (tcb.snd_una, tcb.snd_nxt);
-    // RFC 2018 §5: blocks at or below SND.UNA repeat what is known (RFC 2883), blocks beyond SND.NXT are no news of ours.
-    let valid = |&&(start, end): &&(Seq, Seq)| start.before(end) && start.at_or_after(una) && end.at_or_before(nxt);
+    // RFC 2018 §5: blocks below SND.UNA repeat what is known (RFC 2883), blocks beyond SND.NXT are no news of ours. None begins
+    // at SND.UNA, which would be acknowledged then: the oldest segment can always be taken for lost.
+    let valid = |&&(start, end): &&(Seq, Seq)| start.before(end) && start.after(una) && end.at_or_before(nxt);
     if tcb.tx.is_empty() || !blocks.as_slice().iter().any(|block| valid(&block)) {
         return false;
     }

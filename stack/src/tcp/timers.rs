@@ -258,6 +258,7 @@ fn retransmission(tcb: &mut Tcb, env: &mut Env) -> Expired {
             tcb.bits.set(Bits::FIN_AGAIN);
         } else {
             sack::mark_head_lost_again(tcb, env);
+            tcb.bits.set(Bits::RTX_NOW); // whatever the congestion window: else nothing goes, and nothing arms the timer
         }
         // RFC 9293 §3.8.6.1, MUST-37: as long as probes are answered the connection stays; but not for ever when the
         // application has closed it and nobody is left to decide (RFC 6429 §3).

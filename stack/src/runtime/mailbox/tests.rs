@@ -56,7 +56,7 @@ fn a_bell_that_rings_late_ends_one_sleep_only() {
     let bell = mailbox.bell.as_ref().unwrap();
     mailbox.lie_down().unwrap();
     // A sender sees the worker asleep; before it rings, a packet wakes the worker.
-    assert!(bell.asleep.swap(false, Ordering::Relaxed));
+    assert!(bell.sleeper.must_be_woken());
     mailbox.get_up(false);
     rustix::io::write(&bell.event, &1u64.to_ne_bytes()).unwrap();
     let rang = hears(mailbox.lie_down().unwrap(), 0);

@@ -228,3 +228,31 @@ fn a_fin_that_no_neighbour_takes_is_given_up_like_data() {
     }
     panic!("it waits for ever");
 }
+
+#[test]
+fn a_window_that_closes_in_a_recovery_is_probed_whatever_the_congestion_window() {
+    let mut t = Sender::new();
+    t.tcb.bits.set(Bits::SACK);
+    t.write(10 * MSS);
+    t.output();
+    t.window = 0;
+    t.sack(0, &[(5 * MSS, 8 * MSS)]);
+    t.output();
+    t.tcb.congestion.cwnd = 1;
+    for _ in 0..4 {
+        t.expires();
+        assert_eq!(t.output().iter().map(|out| out.seq).collect::<alloc::vec::Vec<_>>(), [0]);
+    }
+}
+
+#[test]
+fn a_block_that_begins_where_the_acknowledgment_ends_is_no_block() {
+    let mut t = Sender::new();
+    t.tcb.bits.set(Bits::SACK);
+    t.write(3 * MSS);
+    t.output();
+    t.sack(0, &[(0, 2 * MSS)]);
+    assert_eq!(t.tcb.cold.as_ref().map_or(0, |cold| cold.sacked_bytes), 0);
+    t.expires();
+    assert_eq!(t.output()[0].seq, 0);
+}
