@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use handfast::DropReason;
+
 /// The modules of `stack/src`, from the ground up: each may import those before it. `app` and `stack` stand together, since what
 /// an application sees is a view of the stack.
 const ORDER: [&[&str]; 12] = [
@@ -104,6 +106,18 @@ fn a_long_file_has_a_reason() {
 }
 
 #[test]
+fn every_reason_to_drop_is_looked_for_by_a_test() {
+    let tests: Vec<Source> = sources("stack/").chain(sources("tests/")).filter(Source::is_test).collect();
+    let is_looked_for = |reason: &DropReason| {
+        let word = format!("DropReason::{reason:?}");
+        let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric());
+        tests.iter().flat_map(Source::code).any(|(_, line)| line.split(&word).skip(1).any(ends))
+    };
+    let forgotten: Vec<_> = DropReason::ALL.iter().filter(|reason| !is_looked_for(reason)).collect();
+    assert!(forgotten.is_empty(), "no test looks for {forgotten:?}");
+}
+
+#[test]
 fn no_file_names_the_directory_it_was_written_in() {
     let root = root();
     let here = format!("{}/", root.display());
@@ -152,6 +166,7 @@ impl Source {
     /// By the rule that tests have files of their own.
     fn is_test(&self) -> bool {
         ["/tests/", "/tests.rs", "/testing.rs"].iter().any(|name| self.path.contains(name))
+            || self.path.starts_with("tests/")
     }
 
     /// Lines that are no comment, numbered from 1.
