@@ -52,7 +52,7 @@ impl TxBurst {
 
     /// Sends a packet of `len` bytes in a free frame of `pool`, and gives its bytes to be written; `None` without a frame.
     /// Panics when the burst is full, or the frame too short: ask [`room`](Self::room) first.
-    #[inline]
+    #[inline(always)]
     pub fn push_new(&mut self, pool: &FramePool, len: usize) -> Option<&mut [u8]> {
         pool.post_new(len, &mut self.descs)
     }

@@ -295,14 +295,13 @@ impl FramePool {
     }
 
     /// For bursts: a free frame, to be sent with `len` bytes, that are to be written as long as nobody looks at the burst.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn post_new<'a>(&self, len: usize, burst: &'a mut ArrayVec<Desc, BURST>) -> Option<&'a mut [u8]> {
         let inner = self.inner();
         let room = inner.region.size.bytes() - HEADROOM;
         if len > room {
             no_room(len, room);
         }
-        assert!(!burst.is_full(), "room was asked for");
         let index = inner.pop_free()?;
         inner.region.hand_over(index, FREE, DEVICE);
         burst.push(Desc { index, head: HEADROOM as u16, len: len as u16 });
@@ -357,6 +356,13 @@ impl FramePool {
         assert!(head as usize + len as usize <= inner.region.size.bytes(), "the device stays inside its frame");
         inner.region.hand_over(index, FILL, CPU);
         self.frame(index, head, len)
+    }
+
+    /// For drivers: [`received`](Self::received), of a descriptor that comes back with a packet written into its frame.
+    #[inline]
+    pub(crate) fn filled(&self, desc: Desc) -> Frame {
+        self.inner().region.hand_over(desc.index, FILL, CPU);
+        self.frame(desc.index, desc.head, desc.len)
     }
 
     /// For drivers: the device has sent this frame.
@@ -737,12 +743,20 @@ impl Inner {
 
     #[inline]
     fn push_free(&self, index: u32) {
-        let (stack, len) = match self.share.contains(&index) {
-            true => (&self.free, &self.free_len),
-            false => (&self.away, &self.away_len),
-        };
-        stack[len.get()].set(index);
-        len.set(len.get() + 1);
+        if index.wrapping_sub(self.share.start) < self.share.end - self.share.start {
+            let len = self.free_len.get();
+            self.free[len].set(index);
+            self.free_len.set(len + 1);
+        } else {
+            self.push_away(index);
+        }
+    }
+
+    #[cold]
+    fn push_away(&self, index: u32) {
+        let len = self.away_len.get();
+        self.away[len].set(index);
+        self.away_len.set(len + 1);
     }
 }
 

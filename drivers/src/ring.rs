@@ -54,12 +54,15 @@ impl<T: Send> Producer<T> {
         Ok(())
     }
 
-    /// Puts in values until there are no more or the ring is full, and publishes them; says how many.
+    /// Puts in values until there are no more or the ring is full, and publishes them, the iterator being gone by then; says how
+    /// many.
+    #[inline]
     pub fn push_burst(&mut self, values: impl IntoIterator<Item = T>) -> usize {
-        let room = self.room();
-        let first = self.tail;
+        let (room, first, slots) = (self.room(), self.tail, self.slots);
         for value in values.into_iter().take(room) {
-            let _ = self.push(value);
+            // SAFETY: as in `push`: there is room for so many.
+            unsafe { slots.at(self.tail).as_ref().with_mut(|slot| (*slot).write(value)) };
+            self.tail = self.tail.wrapping_add(1);
         }
         self.publish();
         self.tail.wrapping_sub(first) as usize

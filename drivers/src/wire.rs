@@ -307,30 +307,36 @@ impl WireDriver {
     /// Copies packets to the other end until one has to wait; says how many it is done with.
     #[inline]
     fn send(&mut self, descs: &[Desc]) -> usize {
-        let WireQueue { choice, outgoing, .. } = &mut self.queue;
-        let (region, len_range) = (self.pool.region(), LINK_HEADER_MIN..=self.packet_max);
+        let WireQueue { outgoing, .. } = &mut self.queue;
         outgoing.iter_mut().for_each(Outgoing::look);
-        let (mut sent, mut done) = (0, 0);
-        for desc in descs {
-            let packet = region.bytes(desc);
-            if len_range.contains(&packet.len()) {
-                let carried = match &mut outgoing[..] {
-                    [outgoing] => outgoing.carry(packet),
-                    _ => choice.carry(packet, outgoing),
-                };
-                match carried {
-                    Carried::There => sent += 1,
-                    Carried::Lost => {}
-                    Carried::Nowhere => self.tx_lost += 1,
-                    Carried::NotYet => break,
-                }
-            } else {
+        let carried = match &mut outgoing[..] {
+            [only] => only.carry_usual(self.pool.region(), self.packet_max, descs),
+            _ => 0,
+        };
+        self.tx_packets += carried as u64;
+        if carried == descs.len() { carried } else { carried + self.send_any(&descs[carried..]) }
+    }
+
+    fn send_any(&mut self, descs: &[Desc]) -> usize {
+        let WireQueue { choice, outgoing, .. } = &mut self.queue;
+        for (done, desc) in descs.iter().enumerate() {
+            let packet = self.pool.region().bytes(desc);
+            if packet.len() < LINK_HEADER_MIN || packet.len() > self.packet_max {
                 self.tx_invalid += 1;
+                continue;
             }
-            done += 1;
+            let carried = match &mut outgoing[..] {
+                [outgoing] => outgoing.carry(packet),
+                _ => choice.carry(packet, outgoing),
+            };
+            match carried {
+                Carried::There => self.tx_packets += 1,
+                Carried::Lost => {}
+                Carried::Nowhere => self.tx_lost += 1,
+                Carried::NotYet => return done,
+            }
         }
-        self.tx_packets += sent;
-        done
+        descs.len()
     }
 }
 
@@ -438,7 +444,7 @@ impl Incoming {
     fn receive(&mut self, pool: &FramePool, rx: &mut RxBurst) {
         let before = rx.len();
         let received = self.rx.pop_burst(rx.remaining_capacity());
-        rx.extend(received.map(|desc| pool.received(desc.index, desc.head, desc.len)));
+        rx.extend(received.map(|desc| pool.filled(desc)));
         self.posted -= (rx.len() - before) as u32;
         if self.posted <= self.refill_at {
             self.post(pool);
@@ -493,6 +499,24 @@ impl Outgoing {
     #[inline]
     fn look(&mut self) {
         self.is_closed = self.posted.is_closed();
+    }
+
+    /// Carries as many packets from the first on as there are posted frames, if nothing is wrong with any of them.
+    #[inline]
+    fn carry_usual(&mut self, from: &Region, packet_max: usize, descs: &[Desc]) -> usize {
+        let len_range = LINK_HEADER_MIN..=packet_max.min(self.packet_max);
+        let is_wrong = |desc: &Desc| !len_range.contains(&desc.len());
+        if self.is_closed || descs.iter().fold(false, |wrong, desc| wrong | is_wrong(desc)) {
+            return 0;
+        }
+        let Outgoing { posted, filled, region, .. } = self;
+        // What is popped is released before what is pushed is published: who receives a packet posts a frame in its place, and
+        // finds room for it.
+        filled.push_burst(posted.pop_burst(descs.len()).zip(descs).map(|(mut frame, desc)| {
+            let fits = region.write(&mut frame, from.bytes(desc));
+            debug_assert!(fits, "the MTU was checked against the frame size");
+            frame
+        }))
     }
 
     #[inline]

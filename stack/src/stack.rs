@@ -100,6 +100,14 @@ struct Arrived {
     guess: Option<Owner>,
 }
 
+impl Arrived {
+    #[inline]
+    fn find_key(&mut self) {
+        (self.key.local, self.key.remote) = (self.net.dst, self.net.src);
+        (self.key.local_port, self.key.remote_port) = (self.seg.dst_port, self.seg.src_port);
+    }
+}
+
 impl Stack {
     /// A stack on `core` of `cores`, receiving from and sending to a queue with these capabilities.
     ///
@@ -212,12 +220,26 @@ impl Stack {
         let (mut packets, mut bytes) = (0, 0);
         for frame in rx.drain(..) {
             let len = frame.len() as u64;
-            let Arrived { net, seg, .. } = &mut self.arrived[self.arrived_len];
-            let kind = packet::read(&frame, !self.rx_checksum, net, seg);
-            match kind.and_then(|kind| self.ip.admit(kind, net).map(|()| kind)) {
+            let arrived = &mut self.arrived[self.arrived_len];
+            let (verify, Arrived { net, seg, .. }) = (!self.rx_checksum, &mut *arrived);
+            let kind = match packet::read_usual(&frame, verify, net, seg) {
+                Some(()) if self.ip.is_for_us_alone(net) => Ok(Kind::Tcp),
+                // It says what else it is, or what is wrong with it.
+                _ => packet::read(&frame, verify, net, seg).and_then(|kind| self.ip.admit(kind, net).map(|()| kind)),
+            };
+            match kind {
                 Ok(Kind::Tcp) => {
-                    if !self.tcp_arrives(frame) {
-                        continue; // what is handed over is counted where it is at home
+                    arrived.find_key();
+                    let home = self.home.of(&arrived.key);
+                    if home != self.core {
+                        if self.hand_over(home, frame) {
+                            continue; // it is counted where it is at home
+                        }
+                    } else {
+                        arrived.hash = self.hasher.hash(&arrived.key);
+                        self.flows.prefetch(arrived.hash);
+                        arrived.frame = Some(frame);
+                        self.arrived_len += 1;
                     }
                 }
                 Ok(other) => self.no_tcp_arrives(frame, other, tx),
@@ -227,22 +249,6 @@ impl Stack {
         }
         self.env.metrics.add(Counter::PacketsReceived, packets);
         self.env.metrics.add(Counter::BytesReceived, bytes);
-    }
-
-    /// Keeps a segment, that was read into its place, for the next stages; or hands it to the core that owns its flow: `false`.
-    #[inline]
-    fn tcp_arrives(&mut self, frame: Frame) -> bool {
-        let Arrived { frame: kept, net, seg, key, hash, .. } = &mut self.arrived[self.arrived_len];
-        *key = FlowKey { local: net.dst, remote: net.src, local_port: seg.dst_port, remote_port: seg.src_port };
-        let home = self.home.of(key);
-        if home != self.core {
-            return self.hand_over(home, frame);
-        }
-        *hash = self.hasher.hash(key);
-        self.flows.prefetch(*hash);
-        *kept = Some(frame);
-        self.arrived_len += 1;
-        true
     }
 
     #[cold]
@@ -291,16 +297,16 @@ impl Stack {
         self.arrived = burst;
     }
 
-    /// `false` if it went there; otherwise it was dropped here.
+    /// Sends a segment to the core that owns its flow; `false` if it was dropped here.
     #[cold]
     fn hand_over(&mut self, home: u16, frame: Frame) -> bool {
         self.env.metrics.count(Counter::SteeredSegments);
         if self.strays.is_full() {
             self.env.metrics.dropped(DropReason::HandoverFull);
-            return true;
+            return false;
         }
         self.strays.push((home, FramePool::part_with(frame)));
-        false
+        true
     }
 
     /// Segments that came here and belong to other cores: the core, and the frame on its way there.

@@ -151,20 +151,18 @@ impl Ip {
         }
     }
 
+    /// Whether a packet is for one of us alone and from someone else: [`admit`](Self::admit) says so, too, of TCP.
+    #[inline(always)]
+    pub fn is_for_us_alone(&self, net: &Net) -> bool {
+        let Local { mac, vlan, routes, .. } = &self.local;
+        net.link.vlan == *vlan && net.link.dst_mac == *mac && routes.is_ours(net.dst) && !routes.is_ours(net.src)
+    }
+
     /// Whether a packet is for us and from someone else. Groups are admitted for neighbour discovery only.
     ///
     /// # Errors
     /// The reason to drop it.
-    #[inline]
     pub fn admit(&self, kind: Kind, net: &Net) -> Result<(), DropReason> {
-        let Local { mac, vlan, routes, .. } = &self.local;
-        // Nearly every packet is for one of us alone, from someone else.
-        let for_one = net.link.vlan == *vlan && net.link.dst_mac == *mac && kind != Kind::Arp;
-        if for_one && routes.is_ours(net.dst) && !routes.is_ours(net.src) { Ok(()) } else { self.admit_any(kind, net) }
-    }
-
-    #[cold]
-    fn admit_any(&self, kind: Kind, net: &Net) -> Result<(), DropReason> {
         let (local, link) = (&self.local, &net.link);
         if link.vlan != local.vlan {
             return Err(DropReason::Vlan);

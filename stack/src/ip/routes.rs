@@ -102,11 +102,12 @@ impl Routes {
     }
 
     /// Whether `address` is one of ours.
-    #[inline]
+    #[inline(always)]
     pub fn is_ours(&self, address: Address) -> bool {
         self.first == Some(address) || self.has_more && self.is_listed(address)
     }
 
+    #[inline(never)]
     fn is_listed(&self, address: Address) -> bool {
         self.own.iter().any(|own| own.address == address) || self.ranges.iter().any(|range| range.contains(address))
     }

@@ -162,7 +162,6 @@ pub fn time_wait_ack(record: &TimeWait, ts_value: u32) -> Header {
         ack: record.rcv_nxt,
         flags: Flags::ACK,
         window: 0,
-        urgent: 0,
         options: Options {
             timestamps: record.timestamps.then_some(Timestamps { value: ts_value, echo: record.ts_recent }),
             ..Options::default()

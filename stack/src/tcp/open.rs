@@ -202,7 +202,6 @@ pub fn syn_ack(record: &SynRcvd, config: &TcpConfig, mss: u16, ts_value: u32) ->
         ack: record.irs.add(1),
         flags: Flags::SYN | Flags::ACK,
         window: syn_window(config) as u16,
-        urgent: 0,
         options: Options {
             mss: Some(mss),
             window_scale: record.offered.window_scale().map(|_| own_shift(config)),

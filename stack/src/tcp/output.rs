@@ -94,10 +94,9 @@ fn syn(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress 
         ack: if answers { tcb.rcv_nxt } else { Seq(0) },
         flags: if answers { Flags::SYN | Flags::ACK } else { Flags::SYN },
         window: open::syn_window(&env.config) as u16,
-        urgent: 0,
         options,
     };
-    let progress = send_bare(&tcb.key_ip(), &header, &env.pool, path, tx);
+    let progress = send(&tcb.key_ip(), &header, &env.pool, path, tx);
     if progress != Progress::Done {
         return progress;
     }
@@ -370,7 +369,7 @@ fn acknowledgment(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -
 /// A segment without payload of a synchronised connection.
 fn send_control(tcb: &mut Tcb, env: &mut Env, seq: Seq, flags: Flags, path: &Path, tx: &mut TxBurst) -> Progress {
     let header = header(tcb, env, seq, flags);
-    let progress = send_with(&tcb.key_ip(), &header, &[], &env.pool, path, tx);
+    let progress = send(&tcb.key_ip(), &header, &env.pool, path, tx);
     if progress == Progress::Done {
         told(tcb);
     }
@@ -382,7 +381,7 @@ fn send_control(tcb: &mut Tcb, env: &mut Env, seq: Seq, flags: Flags, path: &Pat
 fn send_blocks(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
     let blocks = sack::blocks(tcb, env);
     let header = header(tcb, env, tcb.snd_nxt, Flags::ACK);
-    let progress = send_with(&tcb.key_ip(), &header, blocks.as_slice(), &env.pool, path, tx);
+    let progress = send_any(tcb.key_ip(), header, blocks.as_slice(), &env.pool, path, tx);
     if progress == Progress::Done {
         told(tcb);
     }
@@ -402,7 +401,6 @@ fn header(tcb: &mut Tcb, env: &Env, seq: Seq, flags: Flags) -> Header {
         ack: tcb.rcv_nxt,
         flags,
         window: window.min(u16::MAX.into()) as u16,
-        urgent: 0,
         options: Options { timestamps, ..Options::default() },
     }
 }
@@ -416,25 +414,33 @@ fn told(tcb: &mut Tcb) {
 
 /// Sends a segment without payload.
 pub fn send_bare(ip: &Ip, header: &Header, pool: &FramePool, path: &Path, tx: &mut TxBurst) -> Progress {
-    send_with(ip, header, &[], pool, path, tx)
+    send_any(*ip, *header, &[], pool, path, tx)
 }
 
-/// Inlined where it is called, so that the header goes from registers into the packet.
+/// [`send_bare`], inlined where many segments are made: a header goes from registers into the packet.
 #[inline(always)]
-fn send_with(
-    ip: &Ip,
-    header: &Header,
-    sack: &[SackBlock],
-    pool: &FramePool,
-    path: &Path,
-    tx: &mut TxBurst,
-) -> Progress {
+fn send(ip: &Ip, header: &Header, pool: &FramePool, path: &Path, tx: &mut TxBurst) -> Progress {
+    if !packet::is_usual(&path.link, &ip.src) {
+        return send_any(*ip, *header, &[], pool, path, tx);
+    }
     if tx.room() == 0 {
         return Progress::Full;
     }
-    let len = packet::headers_len(path.link.vlan.is_some(), !ip.src.is_v4(), header, sack);
+    let len = packet::headers_len(false, false, header, &[]);
     let Some(packet) = tx.push_new(pool, len) else { return Progress::NoFrame };
-    packet::emit_headers(packet, &path.link, ip, header, sack, &[], !path.tx_checksum);
+    packet::emit_usual_headers(packet, &path.link, ip, header, &[], &[], !path.tx_checksum);
+    Progress::Done
+}
+
+/// [`send_bare`] on all paths, with SACK blocks.
+#[cold]
+fn send_any(ip: Ip, header: Header, sack: &[SackBlock], pool: &FramePool, path: &Path, tx: &mut TxBurst) -> Progress {
+    if tx.room() == 0 {
+        return Progress::Full;
+    }
+    let len = packet::headers_len(path.link.vlan.is_some(), !ip.src.is_v4(), &header, sack);
+    let Some(packet) = tx.push_new(pool, len) else { return Progress::NoFrame };
+    packet::emit_headers(packet, &path.link, &ip, &header, sack, &[], !path.tx_checksum);
     Progress::Done
 }
 

@@ -44,24 +44,26 @@ impl Sum {
 }
 
 /// `initial` plus the sum of `bytes`, which are padded with a zero byte if their number is odd.
-#[inline]
+#[inline(always)]
 pub fn sum(initial: Sum, bytes: &[u8]) -> Sum {
+    // No lengths are more frequent than those of a TCP header with timestamps, and of that of a SYN.
+    if let Some(header) = bytes.as_array::<32>() {
+        return sum_array(initial, header);
+    }
+    if let Some(header) = bytes.as_array::<40>() {
+        return sum_array(initial, header);
+    }
     if bytes.len() < LONG { sum_short(initial, bytes) } else { sum_long(initial, bytes) }
 }
 
 /// Headers: eight bytes at a time, the carry handed on from one word to the next.
-#[inline]
 fn sum_short(initial: Sum, bytes: &[u8]) -> Sum {
-    // No length is more frequent than a TCP header's with timestamps.
-    if let Some(header) = bytes.as_array::<32>() {
-        return sum_array(initial, header);
-    }
     let (blocks, rest) = bytes.as_chunks::<32>();
     sum_rest(blocks.iter().fold(initial, sum_array), rest)
 }
 
 /// The end of what is summed: less than 32 bytes.
-#[inline]
+#[inline(always)]
 fn sum_rest(initial: Sum, bytes: &[u8]) -> Sum {
     let (words, mut rest) = bytes.as_chunks::<8>();
     let sum = words.iter().fold(initial, |sum, &word| sum.plus(u64::from_ne_bytes(word)));
@@ -79,6 +81,7 @@ fn sum_rest(initial: Sum, bytes: &[u8]) -> Sum {
 }
 
 /// Payload, with the processor's vectors.
+#[inline(never)]
 fn sum_long(initial: Sum, bytes: &[u8]) -> Sum {
     let (blocks, rest) = bytes.as_chunks();
     sum_short(initial.plus(simd::sum_words(blocks)), rest)
@@ -106,10 +109,9 @@ pub fn sum_array<const N: usize>(initial: Sum, bytes: &[u8; N]) -> Sum {
 /// If `out` is not as long as the words.
 #[inline(always)]
 pub fn emit_words<const N: usize>(out: &mut [u8], words: [u32; N]) -> Sum {
-    let (out, rest) = out.as_chunks_mut::<4>();
-    assert!(out.len() == N && rest.is_empty(), "the room is that of the words");
+    assert!(out.len() == 4 * N, "the room is that of the words");
     let mut sum = 0;
-    for (out, word) in out.iter_mut().zip(words) {
+    for (out, word) in out.as_chunks_mut().0.iter_mut().zip(words) {
         *out = word.to_be_bytes();
         sum += u64::from(word.to_be());
     }

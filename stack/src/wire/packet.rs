@@ -42,7 +42,7 @@ pub enum Kind {
     Other(u8),
 }
 
-/// Reads a frame. For the data path there is [`read`], which moves nothing.
+/// Reads a frame. For the data path there are [`read_usual`] and [`read`], which move nothing.
 ///
 /// # Errors
 /// The reason to drop the frame.
@@ -57,24 +57,10 @@ pub fn parse(frame: &[u8], verify_checksums: bool) -> Result<Packet, DropReason>
     })
 }
 
-/// Reads a frame's headers into `net` and, if it is TCP, `segment`; where it fails, what they hold means nothing.
-/// `verify_checksums` is about TCP's: where the device has verified it, it need not be done twice.
-///
-/// What is ours and what is not, addresses and VLAN, is for the caller to say.
-///
-/// # Errors
-/// The reason to drop the frame.
-#[inline]
-pub fn read(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut Segment) -> Result<Kind, DropReason> {
-    match read_usual(frame, verify_checksums, net, segment) {
-        Some(()) => Ok(Kind::Tcp),
-        None => read_any(frame, verify_checksums, net, segment),
-    }
-}
-
-/// [`read`] for what nearly every packet is: TCP in IPv4 without IP options, whole, untagged, and with nothing wrong.
+/// [`read`] for what nearly every packet is: TCP in IPv4 without IP options, whole, untagged, and with nothing wrong. For what it
+/// returns `None`, [`read`] says what else it is.
 #[inline(always)]
-fn read_usual(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut Segment) -> Option<()> {
+pub fn read_usual(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut Segment) -> Option<()> {
     let lower = frame.first_chunk::<UNTAGGED_V4_LEN>()?;
     let (ethernet, ip) = lower.split_first_chunk::<ETHERNET_LEN>()?;
     let ip: &[u8; ipv4::HEADER_LEN] = ip.as_array()?;
@@ -101,9 +87,15 @@ fn read_usual(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut
     tcp::read(bytes, segment).ok()
 }
 
-/// [`read`] for everything: it also says what is wrong.
+/// Reads a frame's headers into `net` and, if it is TCP, `segment`; where it fails, what they hold means nothing.
+/// `verify_checksums` is about TCP's: where the device has verified it, it need not be done twice.
+///
+/// What is ours and what is not, addresses and VLAN, is for the caller to say.
+///
+/// # Errors
+/// The reason to drop the frame.
 #[inline(never)]
-fn read_any(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut Segment) -> Result<Kind, DropReason> {
+pub fn read(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut Segment) -> Result<Kind, DropReason> {
     let (ethernet, header_len) = Ethernet::parse(frame)?;
     net.link =
         Link { src_mac: ethernet.src, dst_mac: ethernet.dst, vlan: ethernet.vlan, header_len: header_len as u16 };
@@ -272,22 +264,22 @@ pub fn emit_headers(
     payload: &[u8],
     compute_tcp_checksum: bool,
 ) {
-    // The usual: IPv4 on an untagged link, where everything has its place.
-    if link.vlan.is_none()
-        && ip.src.is_v4()
-        && let Some((lower, out)) = out.split_first_chunk_mut()
-    {
-        let len = out.len() + payload.len();
-        emit_ipv4_headers(lower, link, ip, tcp::PROTOCOL, len);
-        let pseudo_header = checksum::pseudo_header_v4(&ip.src, &ip.dst, tcp::PROTOCOL, len as u32);
-        return header.emit(sack, out, pseudo_header, payload, compute_tcp_checksum);
+    match is_usual(link, &ip.src) {
+        true => emit_usual_headers(out, link, ip, header, sack, payload, compute_tcp_checksum),
+        // By value: what is only looked at here need not be in memory there.
+        false => emit_any_headers(out, *link, *ip, *header, sack, payload, compute_tcp_checksum),
     }
-    emit_any_headers(out, link, ip, header, sack, payload, compute_tcp_checksum);
 }
 
-/// [`emit_headers`] for all packets.
-#[inline(never)]
-fn emit_any_headers(
+/// Whether the packets of this source are IPv4 on an untagged link, where everything has its place.
+#[inline(always)]
+pub const fn is_usual(link: &Ethernet, src: &Address) -> bool {
+    link.vlan.is_none() && src.is_v4()
+}
+
+/// [`emit_headers`] where that [is usual](is_usual).
+#[inline(always)]
+pub fn emit_usual_headers(
     out: &mut [u8],
     link: &Ethernet,
     ip: &Ip,
@@ -296,9 +288,26 @@ fn emit_any_headers(
     payload: &[u8],
     compute_tcp_checksum: bool,
 ) {
+    let (lower, out) = out.split_first_chunk_mut().expect("the room is that of the headers");
+    let len = out.len() + payload.len();
+    emit_ipv4_headers(lower, link, ip, tcp::PROTOCOL, len);
+    let pseudo_header = checksum::pseudo_header_v4(&ip.src, &ip.dst, tcp::PROTOCOL, len as u32);
+    header.emit(sack, out, pseudo_header, payload, compute_tcp_checksum);
+}
+
+#[cold]
+fn emit_any_headers(
+    out: &mut [u8],
+    link: Ethernet,
+    ip: Ip,
+    header: tcp::Header,
+    sack: &[SackBlock],
+    payload: &[u8],
+    compute_tcp_checksum: bool,
+) {
     let (lower, out) = out.split_at_mut(ip_headers_len(link.vlan.is_some(), !ip.src.is_v4()));
     let len = out.len() + payload.len();
-    emit_ip_headers(lower, link, ip, tcp::PROTOCOL, len);
+    emit_ip_headers(lower, &link, &ip, tcp::PROTOCOL, len);
     header.emit(sack, out, tcp::pseudo_header(&ip.src, &ip.dst, len), payload, compute_tcp_checksum);
 }
 

@@ -37,7 +37,6 @@ pub fn read(bytes: &[u8], segment: &mut Segment) -> Result<(), DropReason> {
     segment.ack = Seq(u32::from_be_bytes(at(fixed, 8)));
     segment.flags = Flags(fixed[13]);
     segment.window = u16::from_be_bytes(at(fixed, 14));
-    segment.urgent = u16::from_be_bytes(at(fixed, 18));
     (segment.src_port, segment.dst_port) = (src_port, dst_port);
     (segment.header_len, segment.payload_len) = (header_len as u8, payload_len);
     (segment.timestamps, segment.mss, segment.window_scale, segment.sack_permitted) = (None, None, None, false);
@@ -76,8 +75,6 @@ pub struct Segment {
     pub flags: Flags,
     /// SEG.WND as on the wire, not scaled.
     pub window: u16,
-    /// SEG.UP; means something if the URG flag is set.
-    pub urgent: u16,
     /// The sender's port, never 0.
     pub src_port: u16,
     /// The receiver's port, never 0.
@@ -165,8 +162,6 @@ pub struct Header {
     pub flags: Flags,
     /// SEG.WND, already scaled.
     pub window: u16,
-    /// SEG.UP.
-    pub urgent: u16,
     /// The options.
     pub options: Options,
 }
@@ -188,7 +183,7 @@ impl Header {
         let (fixed, options) = out.split_first_chunk_mut::<HEADER_LEN>().expect("the room is that of a header");
         let ports = u32::from(self.src_port) << 16 | u32::from(self.dst_port);
         let len_and_flags = ((HEADER_LEN + options.len()) as u32) << 26 | u32::from(self.flags.0) << 16;
-        let words = [ports, self.seq.0, self.ack.0, len_and_flags | u32::from(self.window), self.urgent.into()];
+        let words = [ports, self.seq.0, self.ack.0, len_and_flags | u32::from(self.window), 0];
         // A header's length is even, so that its sum and the payload's add up.
         let sum = self.options.emit(sack, options).add_few(checksum::emit_words(fixed, words)).add_few(pseudo_header);
         let checksum = match (compute, payload.is_empty()) {
@@ -236,18 +231,29 @@ impl Options {
     #[inline(always)]
     fn emit(&self, sack: &[SackBlock], out: &mut [u8]) -> Sum {
         debug_assert_eq!(out.len(), self.len(sack), "the room is that of the options");
+        // Nearly every segment has timestamps and nothing else, and nearly every SYN these.
         match *self {
-            _ if out.is_empty() => Sum::ZERO,
-            // With timestamps, twelve bytes hold nothing else.
-            Options { timestamps: Some(timestamps), sack_permitted: false, .. } if out.len() == TIMESTAMPS_LEN => {
+            _ if !sack.is_empty() => self.emit_any(sack, out),
+            Options { mss: None, window_scale: None, sack_permitted: false, timestamps: None } => Sum::ZERO,
+            Options { mss: None, window_scale: None, sack_permitted: false, timestamps: Some(timestamps) } => {
                 checksum::emit_words(out, [TIMESTAMPS_ALONE, timestamps.value, timestamps.echo])
+            }
+            Options {
+                mss: Some(mss),
+                window_scale: Some(shift),
+                sack_permitted: true,
+                timestamps: Some(timestamps),
+            } => {
+                let [first, last] = [[MSS, 4, 0, 0], [NOP, WINDOW_SCALE, 3, shift]].map(u32::from_be_bytes);
+                let Timestamps { value, echo } = timestamps;
+                checksum::emit_words(out, [first | u32::from(mss), TIMESTAMPS_AND_SACK_PERMITTED, value, echo, last])
             }
             _ => self.emit_any(sack, out),
         }
     }
 
     #[inline(never)]
-    fn emit_any(&self, sack: &[SackBlock], out: &mut [u8]) -> Sum {
+    fn emit_any(self, sack: &[SackBlock], out: &mut [u8]) -> Sum {
         let (mut room, mut sum) = (out.as_chunks_mut::<4>().0.iter_mut(), Sum::ZERO);
         let mut push = |word: u32| {
             let room = room.next().expect("len() counted every option");

@@ -85,10 +85,10 @@ fn segment(bytes: &[u8]) {
 
 /// A header with the same contents is read as the same, but for SACK blocks that found no room beside padded options.
 fn written_again(segment: &Segment) {
-    let Segment { seq, ack, flags, window, urgent, src_port, dst_port, .. } = *segment;
+    let Segment { seq, ack, flags, window, src_port, dst_port, .. } = *segment;
     let Segment { mss, window_scale, sack_permitted, timestamps, sack, .. } = *segment;
     let options = Options { mss, window_scale, sack_permitted, timestamps };
-    let header = Header { src_port, dst_port, seq, ack, flags, window, urgent, options };
+    let header = Header { src_port, dst_port, seq, ack, flags, window, options };
     let mut out = [0; 60];
     let len = header.len(sack.as_slice());
     let out = &mut out[..len];
@@ -105,7 +105,12 @@ fn packet(bytes: &[u8]) {
     let (mut net, mut segment) = (Net::default(), Segment::default());
     let unverified = packet::read(bytes, false, &mut net, &mut segment);
     let (mut net, mut segment) = (Net::default(), Segment::default());
-    let Ok(kind) = packet::read(bytes, true, &mut net, &mut segment) else { return };
+    let read = packet::read(bytes, true, &mut net, &mut segment);
+    let (mut usual_net, mut usual_segment) = (Net::default(), Segment::default());
+    if packet::read_usual(bytes, true, &mut usual_net, &mut usual_segment).is_some() {
+        assert_eq!((read, net, segment), (Ok(Kind::Tcp), usual_net, usual_segment), "the short way is no other way");
+    }
+    let Ok(kind) = read else { return };
     assert_eq!(unverified, Ok(kind), "a good checksum changes nothing");
     if kind == Kind::Arp {
         return;

@@ -24,8 +24,8 @@ fn blocks() -> impl Strategy<Value = SackBlocks> {
 }
 
 fn header() -> impl Strategy<Value = Header> {
-    let fields = (1u16.., 1u16.., any::<u32>(), any::<u32>(), any::<u8>(), any::<u16>(), any::<u16>());
-    (fields, options()).prop_map(|((src_port, dst_port, seq, ack, flags, window, urgent), options)| Header {
+    let fields = (1u16.., 1u16.., any::<u32>(), any::<u32>(), any::<u8>(), any::<u16>());
+    (fields, options()).prop_map(|((src_port, dst_port, seq, ack, flags, window), options)| Header {
         src_port,
         dst_port,
         seq: Seq(seq),
@@ -33,7 +33,6 @@ fn header() -> impl Strategy<Value = Header> {
         // MSS, window scale and SACK-permitted are read on SYN segments only.
         flags: Flags(flags) | Flags::SYN,
         window,
-        urgent,
         options,
     })
 }
@@ -50,7 +49,7 @@ fn dumb(header: &Header, sack: &[SackBlock]) -> Vec<u8> {
     let mut out = [header.src_port.to_be_bytes(), header.dst_port.to_be_bytes()].concat();
     out.extend([header.seq.0.to_be_bytes(), header.ack.0.to_be_bytes()].concat());
     out.extend([0, header.flags.0]);
-    out.extend([header.window.to_be_bytes(), [0, 0], header.urgent.to_be_bytes()].concat());
+    out.extend([header.window.to_be_bytes(), [0, 0], [0, 0]].concat());
     let Options { mss, window_scale, sack_permitted, timestamps } = header.options;
     if let Some(mss) = mss {
         out.extend([2, 4]);
@@ -114,7 +113,7 @@ proptest! {
         let room = (40 - options.len(&[]) - 4) / 8;
         sack.as_slice().iter().take(room).for_each(|&(start, end)| assert!(read_sack.push(start, end)));
         prop_assert_eq!(segment, Segment {
-            seq: header.seq, ack: header.ack, flags: header.flags, window: header.window, urgent: header.urgent,
+            seq: header.seq, ack: header.ack, flags: header.flags, window: header.window,
             src_port: header.src_port, dst_port: header.dst_port,
             header_len: header.len(sack.as_slice()) as u8, payload_len: payload.len() as u16,
             timestamps: options.timestamps, mss: options.mss, window_scale: options.window_scale,
