@@ -28,22 +28,17 @@ pub const HEADROOM: usize = 128;
 
 /// The size of each frame of a region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
 pub enum FrameSize {
     /// 2048 bytes: an MTU of 1500.
-    Small = 11,
+    Small = 2048,
     /// 4096 bytes: an MTU of up to 3500.
-    Large = 12,
+    Large = 4096,
 }
 
 impl FrameSize {
     /// In bytes.
     pub const fn bytes(self) -> usize {
-        1 << self.shift()
-    }
-
-    const fn shift(self) -> u32 {
-        self as u32
+        self as usize
     }
 }
 
@@ -51,6 +46,8 @@ impl FrameSize {
 pub struct Region {
     base: NonNull<u8>,
     size: FrameSize,
+    /// The same in bytes.
+    frame_len: usize,
     owners: Box<[AtomicU8]>,
     memory: Memory,
 }
@@ -101,7 +98,7 @@ impl Region {
 
     fn over(base: NonNull<u8>, frames: u32, size: FrameSize, memory: Memory) -> Arc<Region> {
         let owners = (0..frames).map(|_| AtomicU8::new(FREE)).collect();
-        Arc::new(Region { base, size, owners, memory })
+        Arc::new(Region { base, size, frame_len: size.bytes(), owners, memory })
     }
 
     /// How many frames there are.
@@ -145,7 +142,7 @@ impl Region {
     /// For drivers: plays the device that writes a received packet into a posted frame. `false` if it does not fit.
     #[inline(always)]
     pub(crate) fn write(&self, desc: &mut Desc, packet: &[u8]) -> bool {
-        if HEADROOM + packet.len() > self.size.bytes() {
+        if HEADROOM + packet.len() > self.frame_len {
             return false;
         }
         debug_assert_eq!(self.owners[desc.index as usize].load(Ordering::Relaxed), FILL, "the frame is posted");
@@ -163,7 +160,7 @@ impl Region {
     fn at(&self, index: u32) -> *mut u8 {
         debug_assert!(index < self.frames());
         // SAFETY: every index in a Frame, Held or Desc was checked against `owners`, which has one byte per frame.
-        unsafe { self.base.as_ptr().add((index as usize) << self.size.shift()) }
+        unsafe { self.base.as_ptr().add(index as usize * self.frame_len) }
     }
 
     /// Changes a frame's owner; panics if it is not `from`.
@@ -194,7 +191,7 @@ impl Drop for Region {
 
 impl fmt::Debug for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Region({} × {} bytes)", self.frames(), self.size.bytes())
+        write!(f, "Region({} × {} bytes)", self.frames(), self.frame_len)
     }
 }
 
@@ -298,7 +295,7 @@ impl FramePool {
     #[inline(always)]
     pub(crate) fn post_new<'a>(&self, len: usize, burst: &'a mut ArrayVec<Desc, BURST>) -> Option<&'a mut [u8]> {
         let inner = self.inner();
-        let room = inner.region.size.bytes() - HEADROOM;
+        let room = inner.region.frame_len - HEADROOM;
         if len > room {
             no_room(len, room);
         }
@@ -353,7 +350,7 @@ impl FramePool {
     #[inline]
     pub(crate) fn received(&self, index: u32, head: u16, len: u16) -> Frame {
         let inner = self.inner();
-        assert!(head as usize + len as usize <= inner.region.size.bytes(), "the device stays inside its frame");
+        assert!(head as usize + len as usize <= inner.region.frame_len, "the device stays inside its frame");
         inner.region.hand_over(index, FILL, CPU);
         self.frame(index, head, len)
     }
@@ -436,7 +433,7 @@ impl Frame {
     /// Free bytes after the data.
     #[inline]
     pub fn tailroom(&self) -> usize {
-        self.inner().region.size.bytes() - self.head as usize - self.len as usize
+        self.inner().region.frame_len - self.head as usize - self.len as usize
     }
 
     /// Makes `n` bytes before the data part of it and gives them to be written. Panics without that much headroom.

@@ -47,22 +47,27 @@ impl<T: Send> Producer<T> {
         if self.tail.wrapping_sub(self.head_seen) > self.slots.mask && self.room() == 0 {
             return Err(value);
         }
+        // SAFETY: there is room for it.
+        unsafe { self.put(value) };
+        Ok(())
+    }
+
+    /// # Safety
+    /// There is [`room`](Self::room).
+    #[inline]
+    unsafe fn put(&mut self, value: T) {
         // SAFETY: head ≤ tail < head + slots, so the consumer has released this slot (the acquire load in `room`) and does not
         // look at it before the tail is published.
         unsafe { self.slots.at(self.tail).as_ref().with_mut(|slot| (*slot).write(value)) };
         self.tail = self.tail.wrapping_add(1);
-        Ok(())
     }
 
-    /// Puts in values until there are no more or the ring is full, and publishes them, the iterator being gone by then; says how
-    /// many.
-    #[inline]
+    /// Puts in values until there are no more or the ring is full, and publishes them; says how many.
     pub fn push_burst(&mut self, values: impl IntoIterator<Item = T>) -> usize {
-        let (room, first, slots) = (self.room(), self.tail, self.slots);
+        let room = self.room();
+        let first = self.tail;
         for value in values.into_iter().take(room) {
-            // SAFETY: as in `push`: there is room for so many.
-            unsafe { slots.at(self.tail).as_ref().with_mut(|slot| (*slot).write(value)) };
-            self.tail = self.tail.wrapping_add(1);
+            let _ = self.push(value);
         }
         self.publish();
         self.tail.wrapping_sub(first) as usize
@@ -175,6 +180,28 @@ impl<T: Send> Drop for Consumer<T> {
     fn drop(&mut self) {
         self.leave();
     }
+}
+
+/// Moves the oldest values of one ring to another, each changed by what is `beside` it; as many as are ready, find room and have
+/// something beside them: says how many. Room is released before values are published: who gets a value finds room for another.
+#[inline]
+pub fn pass_on<T: Send, U>(
+    from: &mut Consumer<T>,
+    to: &mut Producer<T>,
+    beside: &[U],
+    mut change: impl FnMut(&mut T, &U),
+) -> usize {
+    let count = from.ready().min(to.room()).min(beside.len());
+    for beside in &beside[..count] {
+        // SAFETY: so many are ready.
+        let mut value = unsafe { from.take() };
+        change(&mut value, beside);
+        // SAFETY: and there is room for so many.
+        unsafe { to.put(value) };
+    }
+    from.release();
+    to.publish();
+    count
 }
 
 /// Values on their way out of a ring.

@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use crate::burst::{RxBurst, TxBurst};
 use crate::driver::{Caps, Description, Driver, DriverStats, Port, Queue, Rss};
 use crate::frame::{Desc, FramePool, FrameSize, HEADROOM, Region};
-use crate::ring::{Consumer, Producer, ring};
+use crate::ring::{Consumer, Producer, pass_on, ring};
 use crate::toeplitz::Toeplitz;
 
 /// One end of a wire: how it receives, and how much memory it has.
@@ -504,19 +504,18 @@ impl Outgoing {
     /// Carries as many packets from the first on as there are posted frames, if nothing is wrong with any of them.
     #[inline]
     fn carry_usual(&mut self, from: &Region, packet_max: usize, descs: &[Desc]) -> usize {
-        let len_range = LINK_HEADER_MIN..=packet_max.min(self.packet_max);
-        let is_wrong = |desc: &Desc| !len_range.contains(&desc.len());
-        if self.is_closed || descs.iter().fold(false, |wrong, desc| wrong | is_wrong(desc)) {
+        // How much longer than the shortest: what is shorter than that counts as too long.
+        let excess_max = descs.iter().map(|desc| desc.len.wrapping_sub(LINK_HEADER_MIN as u16)).max();
+        let is_wrong =
+            excess_max.is_some_and(|excess| LINK_HEADER_MIN + excess as usize > packet_max.min(self.packet_max));
+        if is_wrong || self.is_closed {
             return 0;
         }
         let Outgoing { posted, filled, region, .. } = self;
-        // What is popped is released before what is pushed is published: who receives a packet posts a frame in its place, and
-        // finds room for it.
-        filled.push_burst(posted.pop_burst(descs.len()).zip(descs).map(|(mut frame, desc)| {
-            let fits = region.write(&mut frame, from.bytes(desc));
+        pass_on(posted, filled, descs, |frame, desc| {
+            let fits = region.write(frame, from.bytes(desc));
             debug_assert!(fits, "the MTU was checked against the frame size");
-            frame
-        }))
+        })
     }
 
     #[inline]

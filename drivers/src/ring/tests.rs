@@ -32,6 +32,25 @@ mod sequential {
 
     proptest! {
         #[test]
+        fn values_pass_on_in_order_as_far_as_there_is_room(
+            waiting in 0u32..20, room_taken in 0u32..20, more in 0u32..4, beside in 0u32..20
+        ) {
+            let ((mut first, mut from), (mut to, mut last)) = (ring::<Box<u32>>(16), ring::<Box<u32>>(16));
+            let waiting = first.push_burst((0..waiting).map(Box::new)) as u32;
+            let taken = to.push_burst((0..room_taken).map(|_| Box::new(99))) as u32;
+            let beside: Vec<u32> = (100..100 + beside).collect();
+            let passed = pass_on(&mut from, &mut to, &beside, |value, beside| **value += beside);
+            prop_assert_eq!(passed as u32, waiting.min(16 - taken).min(beside.len() as u32));
+            // Their places are free at once, and they are seen at once.
+            let again = first.push_burst((0..more).map(|_| Box::new(0))) as u32;
+            prop_assert_eq!(again, more.min(16 - waiting + passed as u32));
+            let seen: Vec<u32> = last.pop_burst(usize::MAX).skip(taken as usize).map(|value| *value).collect();
+            let expected: Vec<u32> = (0..passed as u32).map(|nth| nth + 100 + nth).collect();
+            prop_assert_eq!(seen, expected);
+            prop_assert_eq!(from.pop().map(|value| *value), (waiting > passed as u32).then_some(passed as u32).or((again > 0).then_some(0)));
+        }
+
+        #[test]
         fn a_ring_is_a_queue_whose_two_ends_learn_late(len in 1..9u32, start: u32, steps in prop::collection::vec(step(), 0..200)) {
             let (mut producer, mut consumer) = ring::<Box<u32>>(len);
             let slots = len.next_power_of_two() as usize;
