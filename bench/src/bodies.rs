@@ -274,8 +274,7 @@ struct Prepared {
 impl Prepared {
     fn new(at: u16) -> Prepared {
         let timestamps = Some(Timestamps { value: 1, echo: 0 });
-        let syn =
-            Options { mss: Some(1_460), window_scale: Some(7), sack_permitted: true, timestamps, ..Options::default() };
+        let syn = Options { mss: Some(1_460), window_scale: Some(7), sack_permitted: true, timestamps };
         let (seq, next) = (Seq(1_000), Seq(1_001));
         let packet = |seq, flags, options| {
             let header =

@@ -14,36 +14,33 @@ pub fn matching_bytes(words: [u64; 2], byte: u8) -> u16 {
     portable(words, byte)
 }
 
-/// The sum of all 32-bit words, in the machine's byte order.
-pub fn sum_words(blocks: &[[u8; 64]]) -> u64 {
+/// The sum of the halves of all words, in the machine's byte order.
+pub fn sum_halves(words: &[[u8; 8]]) -> u64 {
     #[cfg(all(target_arch = "x86_64", feature = "std"))]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: this processor has AVX2, as was just asked; the memory is only read, through a live reference.
-        return unsafe { sum_words_avx2(blocks) };
+        return unsafe { sum_halves_avx2(words) };
     }
-    sum_lanes(blocks)
+    sum_halves_inline(words)
 }
 
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 #[target_feature(enable = "avx2")]
-fn sum_words_avx2(blocks: &[[u8; 64]]) -> u64 {
-    sum_lanes(blocks)
+fn sum_halves_avx2(words: &[[u8; 8]]) -> u64 {
+    sum_halves_inline(words)
 }
 
-/// Independent lanes, of which the compiler makes vectors. A lane adds up its words of 64 bits, carries lost, and apart from that
-/// their upper halves: from the two follows the sum of the lower halves, without taking words to pieces.
+/// The compiler makes vectors of it. Whole words are added up, carries lost, and apart from that their upper halves: from the two
+/// follows the sum of the lower halves, without taking words to pieces.
 #[inline(always)]
-fn sum_lanes(blocks: &[[u8; 64]]) -> u64 {
-    let (mut whole, mut upper) = ([0u64; 8], [0u64; 8]);
-    for block in blocks {
-        let (words, _) = block.as_chunks::<8>();
-        for ((whole, upper), &word) in whole.iter_mut().zip(&mut upper).zip(words) {
-            let word = u64::from_ne_bytes(word);
-            *whole = whole.wrapping_add(word);
-            *upper += word >> 32;
-        }
+fn sum_halves_inline(words: &[[u8; 8]]) -> u64 {
+    let (mut whole, mut upper) = (0u64, 0u64);
+    for &word in words {
+        let word = u64::from_ne_bytes(word);
+        whole = whole.wrapping_add(word);
+        upper += word >> 32;
     }
-    whole.iter().zip(upper).map(|(whole, upper)| whole.wrapping_sub(upper << 32) + upper).sum()
+    whole.wrapping_sub(upper << 32) + upper
 }
 
 /// [`matching_bytes`] with plain arithmetic.

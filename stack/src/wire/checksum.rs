@@ -83,8 +83,8 @@ fn sum_rest(initial: Sum, bytes: &[u8]) -> Sum {
 /// Payload, with the processor's vectors.
 #[inline(never)]
 fn sum_long(initial: Sum, bytes: &[u8]) -> Sum {
-    let (blocks, rest) = bytes.as_chunks();
-    sum_short(initial.plus(simd::sum_words(blocks)), rest)
+    let (words, rest) = bytes.as_chunks();
+    sum_rest(initial.plus(simd::sum_halves(words)), rest)
 }
 
 /// [`sum`] for the few bytes of a header whose length the compiler knows.
