@@ -29,6 +29,9 @@ struct Args {
     /// Record what the links carry; with --seed.
     #[arg(long, requires = "seed")]
     pcap: Option<PathBuf>,
+    /// Begin no more once one has failed.
+    #[arg(long)]
+    fail_fast: bool,
     /// How many at a time.
     #[arg(long, default_value_t = thread::available_parallelism().map_or(1, |n| n.get()))]
     threads: usize,
@@ -79,7 +82,9 @@ fn main() {
     thread::scope(|scope| {
         for _ in 0..args.threads.max(1) {
             scope.spawn(|| {
-                while let Some(seed) = Some(next.fetch_add(1, Relaxed)).filter(|seed| seeds.contains(seed)) {
+                let enough = || args.fail_fast && !failed.lock().expect("nobody panics with it").is_empty();
+                while let Some(seed) = Some(next.fetch_add(1, Relaxed)).filter(|seed| seeds.contains(seed) && !enough())
+                {
                     let run = panic::catch_unwind(|| mix::run(seed, args.pcap.as_deref()));
                     match run {
                         Ok(outcome) => sum.lock().expect("nobody panics with it").add(seed, &outcome),
