@@ -17,6 +17,7 @@ use handfast_drivers::xdp::AfXdp;
 
 use crate::kernel;
 use crate::netns::{Netns, veth};
+use crate::pick::{Picking, Picks};
 
 /// What handfast's end of the wire is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,6 +172,8 @@ pub struct Setting {
     pub config: Config,
     /// What happens to packets on the way to us, and on the way to the peer.
     pub network: (Impairment, Impairment),
+    /// What happens to single segments of the peer's, before that.
+    pub picks: Picks,
     /// Frames of each worker.
     pub frames_per_queue: u32,
     /// Pin the workers to the first cores.
@@ -186,7 +189,7 @@ impl Default for Setting {
         let mut config = Config::default();
         config.tcp.msl = handfast::time::Duration::from_millis(250);
         let network = (Impairment::default(), Impairment::default());
-        Setting { config, network, frames_per_queue: 8192, pinned: false }
+        Setting { config, network, picks: Picks::default(), frames_per_queue: 8192, pinned: false }
     }
 }
 
@@ -202,7 +205,9 @@ impl Setting {
         <P::Queue as handfast_drivers::driver::Queue>::Driver: 'static,
     {
         let (rx, tx) = self.network;
+        let picks = self.picks;
         let port = Wrapped::new(port, move |queue: u16, driver| {
+            let driver = Picking::new(driver, picks.clone());
             Ok(Impair::new(driver, rx, tx, 1 + u64::from(queue), Clock::system()))
         });
         let cidr = |family: Family| Cidr::new(family.ours(), family.prefix_len()).expect("a host's address");

@@ -10,6 +10,7 @@ pub mod fuzz;
 pub mod kernel;
 pub mod lab;
 pub mod netns;
+pub mod pick;
 pub mod process;
 pub mod world;
 

@@ -9,6 +9,7 @@ mod many;
 mod peers;
 mod proxy;
 mod queues;
+mod scenarios;
 mod transfer;
 mod vanish;
 mod wire;
