@@ -8,6 +8,8 @@ use crate::tcp::env::{Env, Sent};
 use crate::tcp::tcb::Tcb;
 use crate::wire::tcp::{SackBlocks, Seq};
 
+const STAMPS_AHEAD_US: i32 = 1 << 21;
+
 /// Duplicate acknowledgments, or segments selectively acknowledged above, that make a segment lost (RFC 6675 §2).
 pub const DUP_THRESH: u32 = 3;
 
@@ -53,9 +55,14 @@ impl Delivered {
         self.at_us.wrapping_sub(at_us) as i32 > 0 || self.at_us == at_us && self.end.after(end)
     }
 
-    /// The one of the two that was sent last.
-    pub fn newest(this: Option<Delivered>, other: Option<Delivered>) -> Option<Delivered> {
-        match (this, other) {
+    /// Not so long ago that its stamp, which wraps after 71 minutes, seems to be of a time to come. Stamps may be a little ahead.
+    fn is_past(&self, now_us: u32) -> bool {
+        now_us.wrapping_sub(self.at_us) as i32 >= -STAMPS_AHEAD_US
+    }
+
+    /// The one of the two that was sent last, where `this` may be old and `other` is not.
+    pub fn newest(this: Option<Delivered>, other: Option<Delivered>, now_us: u32) -> Option<Delivered> {
+        match (this.filter(|this| this.is_past(now_us)), other) {
             (Some(this), Some(other)) if !other.is_after(this.at_us, this.end) => Some(this),
             (this, other) => other.or(this),
         }
@@ -122,7 +129,7 @@ pub fn update(tcb: &mut Tcb, blocks: &SackBlocks, env: &mut Env) -> bool {
             (bytes, frames) = (bytes + len, frames + 1);
             found += if sent.lost { len } else { 0 };
             (sent.sacked, sent.lost) = (true, false);
-            newest = Delivered::newest(newest, Delivered::new(sent, end, now_us, tcb.rtt.srtt_us));
+            newest = Delivered::newest(newest, Delivered::new(sent, end, now_us, tcb.rtt.srtt_us), now_us);
         }
         at = next;
     }
@@ -131,7 +138,7 @@ pub fn update(tcb: &mut Tcb, blocks: &SackBlocks, env: &mut Env) -> bool {
         cold.sacked_bytes += bytes;
         cold.sacked_frames += frames;
         cold.lost_bytes -= found;
-        cold.newest = Delivered::newest(cold.newest, newest);
+        cold.newest = Delivered::newest(cold.newest, newest, now_us);
     }
     frames > 0
 }
@@ -143,7 +150,7 @@ pub fn mark_overtaken_lost(tcb: &mut Tcb, env: &mut Env) -> Option<u32> {
     let (mut at, unsent, now_us) = (tcb.tx.head(), tcb.tx_unsent, env.now_us32());
     let reordering_us = tcb.rtt.srtt_us / 4;
     let cold = tcb.cold.as_mut()?;
-    let newest = cold.newest?;
+    let newest = cold.newest.filter(|newest| newest.is_past(now_us))?;
     let mut wait_us = None;
     while at != unsent {
         let next = env.tx.next(at);

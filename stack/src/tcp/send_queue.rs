@@ -102,7 +102,7 @@ pub fn acknowledged(tcb: &mut Tcb, ack: Seq, env: &mut Env) -> Option<Sent> {
             && covered >= len
         {
             let delivered = Delivered::new(sent, seq.add(len), now_us, tcb.rtt.srtt_us);
-            cold.newest = Delivered::newest(cold.newest, delivered);
+            cold.newest = Delivered::newest(cold.newest, delivered, now_us);
         }
         if covered < len {
             held.trim_front(gone as usize);

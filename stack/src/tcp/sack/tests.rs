@@ -166,3 +166,23 @@ fn what_is_overtaken_by_a_little_is_not_lost_and_by_a_quarter_of_a_round_trip_it
     t.sends(&[]);
     assert_eq!(t.tcb.congestion.phase, crate::tcp::congestion::Phase::Open);
 }
+
+#[test]
+fn a_delivery_of_an_hour_ago_overtakes_nothing_that_is_sent_now() {
+    for minutes in [1, 34, 36, 60, 71, 73, 110, 150] {
+        let mut t = in_flight(6);
+        t.sack(0, &[(2 * MSS, 3 * MSS)]);
+        t.ack(6 * MSS);
+        t.passes(minutes * 60_000);
+        t.write(4 * MSS);
+        t.output();
+        t.passes(300);
+        mark_overtaken_lost(&mut t.tcb, &mut t.env);
+        assert_eq!(t.tcb.lost_bytes(), 0, "after {minutes} minutes");
+        // What is delivered now counts again.
+        t.sack(6 * MSS, &[(8 * MSS, 9 * MSS)]);
+        t.passes(300);
+        mark_overtaken_lost(&mut t.tcb, &mut t.env);
+        assert_eq!(t.tcb.lost_bytes(), 2 * MSS, "after {minutes} minutes");
+    }
+}

@@ -238,7 +238,7 @@ fn a_window_that_closes_in_a_recovery_is_probed_whatever_the_congestion_window()
     t.window = 0;
     t.sack(0, &[(5 * MSS, 8 * MSS)]);
     t.output();
-    t.tcb.congestion.cwnd = 1;
+    t.tcb.congestion.cwnd = MSS;
     for _ in 0..4 {
         t.expires();
         assert_eq!(t.output().iter().map(|out| out.seq).collect::<alloc::vec::Vec<_>>(), [0]);
