@@ -96,6 +96,9 @@ fn main() {
     });
     let (failed, seconds) = (failed.into_inner().expect("no panics"), begun.elapsed().as_secs_f64());
     sum.into_inner().expect("no panics").tell(seconds);
+    if !failed.is_empty() {
+        println!("failures:");
+    }
     for (seed, why) in &failed {
         let why: String = why.chars().take(WORDS_MAX).collect();
         println!("test seed {seed} ... FAILED\n{why}");

@@ -217,8 +217,9 @@ impl Observer {
         }
         if seg.has(ACK) && after(seg.ack, side.acked) {
             side.acked = seg.ack;
-            // An acknowledgment counts in an acceptable segment alone. One from beyond all text is acceptable.
-            let counts = seg.is_empty() && peer_max == Some(seg.seq);
+            // An acknowledgment counts in an acceptable segment alone. One from beyond all text is, if it is in the window.
+            let in_window = side.told.is_some_and(|(_, edge)| after(edge, seg.seq));
+            let counts = seg.is_empty() && peer_max == Some(seg.seq) && in_window;
             if counts && side.fin_at.is_some_and(|fin_at| after(seg.ack, fin_at)) {
                 side.over_at = Some(now);
             }

@@ -30,7 +30,12 @@ fn two() -> World {
 
 /// The same, with something else about the client and the server.
 fn two_with(configure: impl Fn(usize, &mut HostConfig)) -> World {
-    let mut world = World::new(1);
+    two_of_seed(1, configure)
+}
+
+/// The same, with the accidents of a seed.
+fn two_of_seed(seed: u64, configure: impl Fn(usize, &mut HostConfig)) -> World {
+    let mut world = World::new(seed);
     world.keeps_log = true;
     for number in [CLIENT, SERVER] {
         let mut config = HostConfig::plain(number as u8 + 1);

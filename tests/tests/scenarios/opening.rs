@@ -200,15 +200,21 @@ fn with_three_the_same_duplicate_leaves_nothing() {
     assert_accepted(&world, 1);
 }
 
-#[test]
-fn both_open_at_once_and_it_is_one_connection() {
-    let mut world = two_with(|number, config| {
+/// Two hosts that each have one port to connect from and know each other already, so that their SYNs cross.
+fn acquainted(seed: u64) -> World {
+    let mut world = two_of_seed(seed, |number, config| {
         let port = 5_000 + number as u16;
         (config.stack.tcp.ephemeral_port_min, config.stack.tcp.ephemeral_port_max) = (port, port);
+        config.stack.tcp.give_up = Duration::from_secs(3_600);
+        config.stack.tcp.connect_give_up = Duration::from_secs(3_600);
     });
-    // They know each other already, so that the SYNs cross.
     begin(&mut world, plans());
     world.run(Duration::from_secs(60));
+    world
+}
+
+/// Each connects to the other's port; when it was begun.
+fn open_both(world: &mut World) -> Instant {
     let pair = world.book.borrow_mut().plan(plans()[0].clone(), Plan { bytes: 10_000, ..Plan::default() });
     world.act(CLIENT, move |cx, peer| {
         peer.connect(cx, pair, SocketAddr::from(([10, 0, 0, 2], 5_001))).expect("a port");
@@ -216,12 +222,37 @@ fn both_open_at_once_and_it_is_one_connection() {
     world.act(SERVER, move |cx, peer| {
         peer.connect_too(cx, pair, SocketAddr::from(([10, 0, 0, 1], 5_000))).expect("a port");
     });
-    let begun = world.now;
+    world.now
+}
+
+#[test]
+fn both_open_at_once_and_it_is_one_connection() {
+    let mut world = acquainted(1);
+    let begun = open_both(&mut world);
     world.finish(Duration::from_secs(60));
     let syns = |of: fn(&Segment) -> bool| world.log.iter().filter(|(at, segment)| *at >= begun && of(segment)).count();
     assert_eq!((syns(is_syn), syns(is_syn_ack)), (2, 2), "RFC 9293 §3.5, figure 7");
     assert_eq!([CLIENT, SERVER].map(|host| world.hosts[host].app().times(Told::Connected)), [2, 1]);
     assert_eq!([CLIENT, SERVER].map(|host| world.hosts[host].app().times(Told::Accepted)), [0, 1]);
+}
+
+#[test]
+fn both_open_at_once_whatever_is_lost_late_or_doubled() {
+    for seed in 1..=200 {
+        let mut world = acquainted(seed);
+        for host in [CLIENT, SERVER] {
+            let (up, down) = world.network.link_mut(host);
+            for link in [up, down] {
+                link.impairment.loss_ppm = 150_000;
+                link.impairment.duplicate_ppm = 100_000;
+                (link.impairment.reorder_ppm, link.impairment.reorder_us) = (100_000, 30_000);
+            }
+        }
+        open_both(&mut world);
+        world.finish(Duration::from_secs(20_000));
+        let connected = [CLIENT, SERVER].map(|host| world.hosts[host].app().times(Told::Connected));
+        assert_eq!(connected, [2, 1], "seed {seed}");
+    }
 }
 
 #[test]
