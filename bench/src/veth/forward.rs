@@ -24,10 +24,14 @@ pub(super) enum Shape {
     TwoOfThree,
     /// This end sends three for each two.
     ThreeForTwo,
+    /// This end sends full frames, as many as it can.
+    Flood,
+    /// This end takes what comes.
+    Sink,
 }
 
 /// Forwards what comes on `interface` for as long as `go_on` says so; with `inject`, so many frames are put under way first.
-/// Gives the packets both ways, by window.
+/// Gives the packets both ways, by window; of full frames the bytes that a TCP would have in them.
 ///
 /// # Errors
 /// What keeps it from running.
@@ -42,7 +46,7 @@ pub(super) fn run(
     steering.attach(interface, None)?;
     let frame = frame();
     let area = Area::with(CHUNKS as usize * CHUNK, PageSize::Normal, |bytes| {
-        bytes.chunks_exact_mut(CHUNK).for_each(|chunk| chunk[..frame.len()].copy_from_slice(&frame));
+        bytes.chunks_exact_mut(CHUNK).for_each(|chunk| chunk[..FRAME_LEN].copy_from_slice(&frame));
     })?;
     let umem = Umem::new(Arc::new(area), UmemConfig::default())?;
     let config = SocketConfig { tx_budget: Some(BURST), ..SocketConfig::default() };
@@ -50,6 +54,7 @@ pub(super) fn run(
     steering.register_socket(0, socket.as_fd())?;
     steering.add_address(IpAddr::V4(ADDRESS), Ownership::Own)?;
 
+    let len = if shape == Shape::Flood { FULL_FRAME_LEN } else { FRAME_LEN } as u32;
     let mut free: Vec<u64> = (0..u64::from(CHUNKS)).rev().map(|chunk| chunk * CHUNK as u64).collect();
     let (mut windows, mut missing) = (Windows::default(), inject.unwrap_or(0));
     let (mut moved_at_us, mut received) = (0, 0u32);
@@ -65,6 +70,11 @@ pub(super) fn run(
         let burst = (rings.tx.room(2 * BURST) / 2).min(BURST);
         for desc in rings.rx.drain(burst) {
             received = received.wrapping_add(1);
+            if shape == Shape::Sink {
+                moved += u64::from(desc.len) - HEADERS_LEN;
+                free.push(umem.chunk_of(desc.addr));
+                continue;
+            }
             moved += 1;
             if shape == Shape::TwoOfThree && received % 3 == 0 {
                 free.push(umem.chunk_of(desc.addr));
@@ -81,11 +91,15 @@ pub(super) fn run(
         if inject.is_some() && moved == 0 && missing == 0 && now_us - moved_at_us > SILENCE_US {
             missing = inject.unwrap_or(0);
         }
+        if shape == Shape::Flood {
+            // No more than one kick sends, or the frames would wait where they are cold.
+            missing = BURST.saturating_sub(rings.tx.pending());
+        }
         while missing > 0
             && rings.tx.room(1) > 0
             && let Some(chunk) = free.pop()
         {
-            let _ = rings.tx.push(Desc::new(chunk, frame.len() as u32));
+            let _ = rings.tx.push(Desc::new(chunk, len));
             missing -= 1;
             moved += 1;
         }
@@ -127,6 +141,10 @@ fn frame() -> [u8; FRAME_LEN] {
 
 /// Bytes of each frame. SYN and SYN-ACK have 74, ACK and FIN 66: 69.2 in the mean.
 pub(super) const FRAME_LEN: usize = 70;
+
+/// A segment of 1448 bytes.
+const FULL_FRAME_LEN: usize = 1514;
+const HEADERS_LEN: u64 = 66;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const CHUNKS: u32 = 4096;

@@ -155,7 +155,7 @@ struct Case {
     run: fn(&Turn, &mut Outcome) -> Result<(), Failure>,
 }
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 12] = [
     Case {
         key: "forwarder",
         title: "bare AF_XDP, each frame sent back",
@@ -253,6 +253,14 @@ const CASES: [Case; 11] = [
         peer: Role::KernelEchoSleeping,
         peer_counts: false,
         run: |turn, outcome| kernel_ping(turn, outcome, false),
+    },
+    Case {
+        key: "bulk_forwarder",
+        title: "bare AF_XDP, full frames one way",
+        unit: Unit::Bytes,
+        peer: Role::ForwardSink,
+        peer_counts: true,
+        run: |turn, _| forward(turn, &mut Outcome::default(), Shape::Flood),
     },
     Case {
         key: "bulk",

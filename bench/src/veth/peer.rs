@@ -25,6 +25,7 @@ type Failure = Box<dyn Error + Send + Sync>;
 pub(super) enum Role {
     Forward,
     ForwardTwoOfThree,
+    ForwardSink,
     OursSink,
     OursEcho,
     Nginx,
@@ -263,6 +264,7 @@ fn be(role: Role, ready: impl FnOnce(), stop: &AtomicBool) -> Result<Windows, Fa
     match role {
         Role::Forward => forward::run(wire::PEER, Shape::Even, None, ready, go_on),
         Role::ForwardTwoOfThree => forward::run(wire::PEER, Shape::TwoOfThree, None, ready, go_on),
+        Role::ForwardSink => forward::run(wire::PEER, Shape::Sink, None, ready, go_on),
         Role::KernelServe => Ok(kernel::serve(&wire::kernel_services(), ready, stop)?),
         Role::KernelSink => Ok(kernel::sink(wire::KERNEL_SERVICE, ready, stop)?),
         Role::KernelEchoSpinning => echo(true, ready, stop),
