@@ -2,6 +2,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use handfast_drivers::burst::{RxBurst, TxBurst};
+use handfast_drivers::driver::Caps;
 use handfast_drivers::wire::{self, Spread, WirePort};
 use handfast_drivers::wrap::Wrapped;
 
@@ -64,6 +66,56 @@ fn connections_that_are_not_closed_in_time_are_reset() {
     assert_eq!(tally.orderly(), 0);
     client.stop();
     client.join().unwrap();
+}
+
+/// A SYN from this port to the server's.
+fn syn(caps: &Caps, port: u16) -> Vec<u8> {
+    use crate::wire::address::Mac;
+    use crate::wire::ethernet::{ETHERTYPE_IPV4, Ethernet};
+    use crate::wire::packet::{Ip, emit_headers, headers_len};
+    use crate::wire::tcp::{Flags, Header};
+    let address = |cidr: &str| Address::from(cidr.parse::<Cidr>().unwrap().address());
+    let link = Ethernet { dst: Mac([2, 0, 0, 0, 0, 0x0b]), src: Mac(caps.mac), vlan: None, ethertype: ETHERTYPE_IPV4 };
+    let ip = Ip::new(address(CLIENT), address(SERVER));
+    let header = Header { src_port: port, dst_port: 7, flags: Flags::SYN, window: 1000, ..Header::default() };
+    let mut frame = vec![0; headers_len(false, false, &header, &[])];
+    emit_headers(&mut frame, &link, &ip, &header, &[], &[], true);
+    frame
+}
+
+#[test]
+fn a_neighbour_that_looks_elsewhere_for_a_while_loses_no_answer() {
+    for idle in [Idle::Spin, Idle::Sleep] {
+        let case = Case { idle, ..Case::default() };
+        let (a, b) = case.ports();
+        let server = case.runtime(b, SERVER).listen(7).drain(Duration::ZERO).spawn(Tally::default().echo()).unwrap();
+        let mut peer = a.open(1).unwrap().remove(0).start().unwrap();
+        let (mut rx, mut tx, mut sent, mut answers) = (RxBurst::new(), TxBurst::new(), 0, 0);
+        let begun = Instant::now();
+        while answers < 1000 {
+            while sent < 1000 && tx.room() > 0 {
+                let mut frame = peer.pool().alloc().expect("more frames than segments");
+                frame.extend_from_slice(&syn(peer.caps(), 2000 + sent));
+                tx.push(frame);
+                sent += 1;
+            }
+            peer.tx_burst(&mut tx);
+            peer.flush();
+            // Meanwhile the wire fills up both ways, and the server's bursts do.
+            if begun.elapsed() > Duration::from_millis(20).into() {
+                peer.rx_burst(&mut rx);
+                answers += rx.drain(..).len();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10).into(), "{answers} of {sent} are answered");
+        }
+        assert_eq!(server.metrics().drops(DropReason::TransmitFull), 0);
+        server.stop();
+        while server.is_running() {
+            peer.rx_burst(&mut rx);
+            rx.clear();
+        }
+        server.join().unwrap();
+    }
 }
 
 #[test]

@@ -64,6 +64,8 @@ pub(super) struct Worker<D: Driver, A: App> {
     tx: TxBurst,
     /// Answers to what was received while `tx` waited for the device.
     answers: TxBurst,
+    /// Until when those may keep us from receiving.
+    patience: Instant,
     attendance: Attendance,
     /// How long the next sleep may last, for a driver that cannot wake anybody.
     nap: Duration,
@@ -87,7 +89,8 @@ enum Turn {
 impl<D: Driver, A: App> Worker<D, A> {
     pub(super) fn new(driver: D, stack: Stack, app: A, attendance: Attendance) -> Worker<D, A> {
         let (rx, tx, answers) = (RxBurst::new(), TxBurst::new(), TxBurst::new());
-        Worker { driver, stack, app, rx, tx, answers, attendance, nap: NAP_MIN, look_at: Instant::ZERO, fault: None }
+        let (patience, look_at) = (Instant::ZERO, Instant::ZERO);
+        Worker { driver, stack, app, rx, tx, answers, patience, attendance, nap: NAP_MIN, look_at, fault: None }
     }
 
     /// Runs until it is told to stop, and then until the connections are closed or their time is up.
@@ -117,10 +120,11 @@ impl<D: Driver, A: App> Worker<D, A> {
             self.look();
         }
         let mut moved = self.read_mail();
-        self.receive();
+        if self.may_receive(now) {
+            self.receive();
+        }
         moved |= !self.rx.is_empty();
-        // While the device takes nothing, nothing new is sent, so that senders feel it. But it is received: if both ends of
-        // a wire waited for each other, they would wait for ever.
+        // While the device takes nothing, nothing new is sent, so that senders feel it.
         match self.tx.is_empty() && self.answers.is_empty() {
             true => self.stack.turn(now, &mut self.rx, &mut self.tx, &mut self.app),
             false => self.stack.take_in(now, &mut self.rx, &mut self.answers, &mut self.app),
@@ -143,6 +147,15 @@ impl<D: Driver, A: App> Worker<D, A> {
             self.fault = Some(fault.to_string());
             self.shared().stop_all();
         }
+    }
+
+    /// What is received while the device takes nothing is answered in a second burst. While that waits too, more stays where it is,
+    /// for there is no room for the answers; but not for ever, or two ends of a wire could wait for each other.
+    fn may_receive(&mut self, now: Instant) -> bool {
+        if self.answers.is_empty() {
+            self.patience = now + PATIENCE;
+        }
+        self.answers.is_empty() || now >= self.patience
     }
 
     /// Half of the burst at most is of other queues' segments while this queue has enough of its own.
@@ -410,6 +423,8 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// Sleeps beside a device that cannot wake anybody, or has not finished.
 const NAP_MIN: Duration = Duration::from_micros(100);
 const NAP_MAX: Duration = Duration::from_millis(1);
+/// A neighbour that is merely slow, or was not given its core, is there again by then.
+const PATIENCE: Duration = Duration::from_millis(50);
 /// How often the device is asked whether it has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// For the resets and acknowledgments of the end.
