@@ -125,7 +125,7 @@ fn parse(payload_len: usize) -> Work {
     let (mut net, mut segment) = (Net::default(), Segment::default());
     Box::new(move |n| {
         for _ in 0..n {
-            assert!(packet::read_usual(black_box(&frame), true, &mut net, &mut segment).is_some());
+            assert!(packet::read_usual(black_box(&frame), true, &mut net, &mut segment, |_| true).is_some());
             black_box((&net, &segment));
         }
     })

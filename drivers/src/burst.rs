@@ -74,7 +74,7 @@ impl TxBurst {
     /// Sends nothing of it: the frames go back to their pool, those that are held stay held. For the end, when the device
     /// takes no more.
     pub fn cancel(&mut self, pool: &FramePool) {
-        self.descs.drain(..).for_each(|desc| pool.completed(desc.index));
+        pool.completed_burst(self.descs.drain(..));
     }
 
     /// For middleware: what is to be sent, in order.

@@ -166,12 +166,7 @@ impl Region {
     /// Changes a frame's owner; panics if it is not `from`.
     #[inline(always)]
     fn hand_over(&self, index: u32, from: u8, to: u8) {
-        let owner = &self.owners[index as usize];
-        let found = owner.load(Ordering::Relaxed);
-        if found != from {
-            wrong_owner(index, found, from);
-        }
-        owner.store(to, Ordering::Relaxed);
+        hand_over(&self.owners, index, from, to);
     }
 }
 
@@ -313,8 +308,9 @@ impl FramePool {
         let inner = self.inner();
         let (left, taken) = inner.free[..inner.free_len.get()].split_at(inner.free_len.get().saturating_sub(max));
         inner.free_len.set(left.len());
+        let owners = &*inner.region.owners;
         for index in taken.iter().rev().map(Cell::get) {
-            inner.region.hand_over(index, FREE, FILL);
+            hand_over(owners, index, FREE, FILL);
             post(Desc { index, head: HEADROOM as u16, len: 0 });
         }
         taken.len()
@@ -375,6 +371,28 @@ impl FramePool {
             HELD_BY_DEVICE => owner.store(CPU, Ordering::Relaxed),
             found => wrong_owner(index, found, DEVICE),
         }
+    }
+
+    /// For drivers: the device has sent these frames.
+    #[inline]
+    pub(crate) fn completed_burst(&self, descs: impl Iterator<Item = Desc>) {
+        let inner = self.inner();
+        let (owners, free, share) = (&*inner.region.owners, &*inner.free, inner.share.clone());
+        let mut free_len = inner.free_len.get();
+        for desc in descs {
+            // The usual: it is not held, and it is ours.
+            let owner = &owners[desc.index as usize];
+            if owner.load(Ordering::Relaxed) == DEVICE && share.contains(&desc.index) {
+                owner.store(FREE, Ordering::Relaxed);
+                free[free_len].set(desc.index);
+                free_len += 1;
+            } else {
+                inner.free_len.set(free_len);
+                self.completed(desc.index);
+                free_len = inner.free_len.get();
+            }
+        }
+        inner.free_len.set(free_len);
     }
 
     #[inline]
@@ -755,6 +773,17 @@ impl Inner {
         self.away[len].set(index);
         self.away_len.set(len + 1);
     }
+}
+
+/// [`Region::hand_over`] for many: the bytes are looked up once.
+#[inline(always)]
+fn hand_over(owners: &[AtomicU8], index: u32, from: u8, to: u8) {
+    let owner = &owners[index as usize];
+    let found = owner.load(Ordering::Relaxed);
+    if found != from {
+        wrong_owner(index, found, from);
+    }
+    owner.store(to, Ordering::Relaxed);
 }
 
 #[inline]

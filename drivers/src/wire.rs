@@ -371,9 +371,7 @@ impl Driver for WireDriver {
             outgoing.posted.release();
             outgoing.filled.publish();
         }
-        for desc in tx.drain_front(done) {
-            self.pool.completed(desc.index);
-        }
+        self.pool.completed_burst(tx.drain_front(done));
     }
 
     fn flush(&mut self) {}

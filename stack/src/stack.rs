@@ -219,31 +219,27 @@ impl Stack {
     fn parse(&mut self, rx: &mut RxBurst, tx: &mut TxBurst) {
         let (mut packets, mut bytes) = (0, 0);
         for frame in rx.drain(..) {
-            let len = frame.len() as u64;
+            let (verify, len) = (!self.rx_checksum, frame.len() as u64);
             let arrived = &mut self.arrived[self.arrived_len];
-            let (verify, Arrived { net, seg, .. }) = (!self.rx_checksum, &mut *arrived);
-            let kind = match packet::read_usual(&frame, verify, net, seg) {
-                Some(()) if self.ip.is_for_us_alone(net) => Ok(Kind::Tcp),
+            let Arrived { frame: kept, net, seg, .. } = arrived;
+            let frame = kept.insert(frame);
+            let kind = match packet::read_usual(frame, verify, net, seg, |net| self.ip.is_for_us_alone(net)) {
+                Some(()) => Ok(Kind::Tcp),
                 // It says what else it is, or what is wrong with it.
-                _ => packet::read(&frame, verify, net, seg).and_then(|kind| self.ip.admit(kind, net).map(|()| kind)),
+                None => packet::read(frame, verify, net, seg).and_then(|kind| self.ip.admit(kind, net).map(|()| kind)),
             };
-            match kind {
-                Ok(Kind::Tcp) => {
-                    arrived.find_key();
-                    let home = self.home.of(&arrived.key);
-                    if home != self.core {
-                        if self.hand_over(home, frame) {
-                            continue; // it is counted where it is at home
-                        }
-                    } else {
-                        arrived.hash = self.hasher.hash(&arrived.key);
-                        self.flows.prefetch(arrived.hash);
-                        arrived.frame = Some(frame);
-                        self.arrived_len += 1;
-                    }
+            if matches!(kind, Ok(Kind::Tcp)) {
+                arrived.find_key();
+                let home = self.home.of(&arrived.key);
+                if home == self.core {
+                    arrived.hash = self.hasher.hash(&arrived.key);
+                    self.flows.prefetch(arrived.hash);
+                    self.arrived_len += 1;
+                } else if self.hand_over(home) {
+                    continue; // it is counted where it is at home
                 }
-                Ok(other) => self.no_tcp_arrives(frame, other, tx),
-                Err(reason) => self.env.metrics.dropped(reason),
+            } else {
+                self.no_tcp_arrives(kind, tx);
             }
             (packets, bytes) = (packets + 1, bytes + len);
         }
@@ -252,9 +248,14 @@ impl Stack {
     }
 
     #[cold]
-    fn no_tcp_arrives(&mut self, frame: Frame, kind: Kind, tx: &mut TxBurst) {
-        let (now, net) = (self.env.now, self.arrived[self.arrived_len].net);
+    fn no_tcp_arrives(&mut self, kind: Result<Kind, DropReason>, tx: &mut TxBurst) {
+        let Arrived { frame, net, .. } = &mut self.arrived[self.arrived_len];
+        let (now, Some(frame), net) = (self.env.now, frame.take(), *net) else { return };
         let metrics = &mut self.env.metrics;
+        let kind = match kind {
+            Ok(kind) => kind,
+            Err(reason) => return metrics.dropped(reason),
+        };
         let error = match kind {
             Kind::Tcp => None,
             Kind::Arp => {
@@ -299,7 +300,8 @@ impl Stack {
 
     /// Sends a segment to the core that owns its flow; `false` if it was dropped here.
     #[cold]
-    fn hand_over(&mut self, home: u16, frame: Frame) -> bool {
+    fn hand_over(&mut self, home: u16) -> bool {
+        let Some(frame) = self.arrived[self.arrived_len].frame.take() else { return false };
         self.env.metrics.count(Counter::SteeredSegments);
         if self.strays.is_full() {
             self.env.metrics.dropped(DropReason::HandoverFull);

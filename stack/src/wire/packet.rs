@@ -57,10 +57,16 @@ pub fn parse(frame: &[u8], verify_checksums: bool) -> Result<Packet, DropReason>
     })
 }
 
-/// [`read`] for what nearly every packet is: TCP in IPv4 without IP options, whole, untagged, and with nothing wrong. For what it
-/// returns `None`, [`read`] says what else it is.
+/// [`read`] for what nearly every packet is: TCP in IPv4 without IP options, whole, untagged, and with nothing wrong, and `is_ours`
+/// says that it is. For what this returns `None`, [`read`] says what else it is.
 #[inline(always)]
-pub fn read_usual(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: &mut Segment) -> Option<()> {
+pub fn read_usual(
+    frame: &[u8],
+    verify_checksums: bool,
+    net: &mut Net,
+    segment: &mut Segment,
+    is_ours: impl FnOnce(&Net) -> bool,
+) -> Option<()> {
     let lower = frame.first_chunk::<UNTAGGED_V4_LEN>()?;
     let (ethernet, ip) = lower.split_first_chunk::<ETHERNET_LEN>()?;
     let ip: &[u8; ipv4::HEADER_LEN] = ip.as_array()?;
@@ -75,15 +81,15 @@ pub fn read_usual(frame: &[u8], verify_checksums: bool, net: &mut Net, segment: 
         return None;
     }
     let bytes = frame.get(UNTAGGED_V4_LEN..ETHERNET_LEN + usize::from(ip_len))?;
-    let sum = || checksum::sum(checksum::pseudo_header_v4(&src, &dst, tcp::PROTOCOL, bytes.len() as u32), bytes);
-    if verify_checksums && !checksum::is_valid(sum()) {
-        return None;
-    }
     net.link.dst_mac = Mac(at(ethernet, 0));
     net.link.src_mac = Mac(at(ethernet, 6));
     (net.link.vlan, net.link.header_len) = (None, ETHERNET_LEN as u16);
     (net.src, net.dst, net.hop_limit) = (src, dst, ip[8]);
     (net.ip_len, net.l4_offset) = (ip_len, UNTAGGED_V4_LEN as u16);
+    let sum = || checksum::sum(checksum::pseudo_header_v4(&src, &dst, tcp::PROTOCOL, bytes.len() as u32), bytes);
+    if !is_ours(net) || verify_checksums && !checksum::is_valid(sum()) {
+        return None;
+    }
     tcp::read(bytes, segment).ok()
 }
 

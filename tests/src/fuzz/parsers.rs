@@ -107,7 +107,7 @@ fn packet(bytes: &[u8]) {
     let (mut net, mut segment) = (Net::default(), Segment::default());
     let read = packet::read(bytes, true, &mut net, &mut segment);
     let (mut usual_net, mut usual_segment) = (Net::default(), Segment::default());
-    if packet::read_usual(bytes, true, &mut usual_net, &mut usual_segment).is_some() {
+    if packet::read_usual(bytes, true, &mut usual_net, &mut usual_segment, |_| true).is_some() {
         assert_eq!((read, net, segment), (Ok(Kind::Tcp), usual_net, usual_segment), "the short way is no other way");
     }
     let Ok(kind) = read else { return };

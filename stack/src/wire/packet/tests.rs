@@ -85,7 +85,7 @@ proptest! {
         // The places are not empty: nothing of what they held is left.
         let (mut usual_net, mut usual_segment) = (Net::default(), Segment { mss: Some(9), ..Segment::default() });
         usual_net.link.vlan = Some(9);
-        let usual = read_usual(&bytes, verify, &mut usual_net, &mut usual_segment);
+        let usual = read_usual(&bytes, verify, &mut usual_net, &mut usual_segment, |_| true);
         if usual.is_some() {
             prop_assert_eq!((any, net, segment), (Ok(Kind::Tcp), usual_net, usual_segment));
         }
