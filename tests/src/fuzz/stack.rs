@@ -238,7 +238,7 @@ impl<'a> Case<'a> {
                     self.stack.shut_down(self.now, &mut self.app);
                 }
             }
-            29 => self.now = self.now + Duration::from_micros(self.source.byte().into()),
+            29 => self.now += Duration::from_micros(self.source.byte().into()),
             _ => {
                 let steps = [0, 1, 40, 200, 1_000, 4_000, 30_000, 3_600_000, 23 * 24 * 3_600_000];
                 let span = Duration::from_millis(self.source.pick(&steps));
