@@ -317,6 +317,7 @@ impl FramePool {
     }
 
     /// For drivers: a free frame to receive into.
+    #[cfg(any(feature = "xdp", test))]
     #[inline]
     pub(crate) fn take_for_fill(&self) -> Option<Desc> {
         let index = self.inner().pop_free()?;
@@ -343,6 +344,7 @@ impl FramePool {
     }
 
     /// For drivers: the device put `len` bytes at `head` of a frame that was posted to receive into.
+    #[cfg(feature = "xdp")]
     #[inline]
     pub(crate) fn received(&self, index: u32, head: u16, len: u16) -> Frame {
         let inner = self.inner();
