@@ -171,19 +171,19 @@ fn connect_from(port: u16, to: SocketAddr) -> TcpStream {
     socket.into()
 }
 
-/// When the old duplicate of a SYN arrives.
+/// What the old duplicate of a SYN comes before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum When {
-    BeforeTheSyn,
-    BeforeTheThirdSegment,
-    BeforeData,
+enum Before {
+    TheSyn,
+    TheThirdSegment,
+    Data,
 }
 
 #[test]
 fn an_old_duplicate_syn_of_the_kernel_opens_nothing_and_the_true_connection_works() {
     needs!(root);
     for (device, family) in EVERY_WAY {
-        for when in [When::BeforeTheSyn, When::BeforeTheThirdSegment, When::BeforeData] {
+        for when in [Before::TheSyn, Before::TheThirdSegment, Before::Data] {
             let (lab, tally) = (Lab::new(device, 1), Arc::new(Tally::default()));
             let (app, mut old, mut syns, mut done) = (tally.clone(), Vec::new(), 0, false);
             let picks = Picks::new(move |segment, frame| {
@@ -194,9 +194,9 @@ fn an_old_duplicate_syn_of_the_kernel_opens_nothing_and_the_true_connection_work
                     }
                 }
                 let now = match when {
-                    When::BeforeTheSyn => is_syn(segment),
-                    When::BeforeTheThirdSegment => is_bare_ack(segment) && !segment.has(SYN),
-                    When::BeforeData => segment.text_len() > 0,
+                    Before::TheSyn => is_syn(segment),
+                    Before::TheThirdSegment => is_bare_ack(segment) && !segment.has(SYN),
+                    Before::Data => segment.text_len() > 0,
                 };
                 if syns < 2 || done || !now {
                     return Pick::Pass;
