@@ -4,6 +4,7 @@
 //! A case is only its bytes: decisions are drawn from them front to back, and where they end the case does.
 
 mod app;
+mod device;
 mod frames;
 mod parsers;
 mod source;

@@ -2,12 +2,8 @@
 //! invariants of every connection, counters that agree with what was carried; at the end nothing is left.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 
-use handfast::drivers::burst::{RxBurst, TxBurst};
 use handfast::drivers::driver::Driver;
-use handfast::drivers::frame::Desc;
-use handfast::drivers::wire::{self, WireDriver};
 use handfast::ip::routes::OwnAddress;
 use handfast::stack::{Entropy, Left};
 use handfast::tcp::state::State;
@@ -17,6 +13,7 @@ use handfast::wire::packet::{self, Packet};
 use handfast::{Config, Counter, Stack};
 
 use super::app::{Call, Fuzzed, OfConn, habit};
+use super::device::Device;
 use super::frames::{self, ACK, Addresses, FIN, PSH, RST, SYN, Segment};
 use super::{Seen, Source};
 
@@ -39,63 +36,6 @@ pub(super) fn run(bytes: &[u8], seen: &mut Seen) {
     seen.frames += case.given;
     seen.metrics.merge(case.stack.metrics());
     seen.states.iter_mut().zip(case.app.seen.states).for_each(|(sum, n)| *sum += n);
-}
-
-/// The stack's device and the peers' end of the wire.
-#[derive(Debug)]
-struct Device {
-    near: WireDriver,
-    far: WireDriver,
-    /// What the device has taken and not sent.
-    sending: VecDeque<Desc>,
-    rx: RxBurst,
-    tx: TxBurst,
-    /// Answers, while the device takes nothing.
-    answers: TxBurst,
-}
-
-impl Device {
-    fn new() -> Device {
-        let (near, far) =
-            wire::pair(wire::Config { frames_per_queue: FRAMES, ring_len: POSTED, ..wire::Config::default() });
-        let (rx, tx, answers) = (RxBurst::new(), TxBurst::new(), TxBurst::new());
-        Device { near, far, sending: VecDeque::new(), rx, tx, answers }
-    }
-
-    /// How many frames are posted depends on what was: now it is all of them, in each case.
-    fn settle(&mut self) {
-        (0..POSTED).for_each(|_| self.deliver(&[0; 14]));
-        self.near.rx_burst(&mut self.rx);
-        self.rx.clear();
-    }
-
-    /// A frame arrives, unless the device has none to put it in.
-    fn deliver(&mut self, bytes: &[u8]) {
-        let mut frame = self.far.pool().alloc().expect("the peers' frames are free");
-        frame.extend_from_slice(&bytes[..bytes.len().min(1_514)]);
-        let mut burst = TxBurst::new();
-        burst.push(frame);
-        self.far.tx_burst(&mut burst);
-        burst.cancel(self.far.pool());
-    }
-
-    fn take(&mut self) {
-        self.sending.extend(self.answers.drain_front(self.answers.len()));
-        self.sending.extend(self.tx.drain_front(self.tx.len()));
-    }
-
-    /// What the device has sent of that, up to `count` frames.
-    fn sent(&mut self, count: usize, mut see: impl FnMut(&[u8])) {
-        for desc in self.sending.drain(..count.min(self.sending.len())) {
-            let mut burst = TxBurst::new();
-            burst.push_desc(desc);
-            self.near.tx_burst(&mut burst);
-            assert!(burst.is_empty(), "the peers have a frame to receive into");
-            let mut rx = RxBurst::new();
-            self.far.rx_burst(&mut rx);
-            rx.iter().for_each(|frame| see(frame));
-        }
-    }
 }
 
 /// A conversation, as a peer sees it.
@@ -600,7 +540,3 @@ fn timestamps(value: u32, echo: Option<u32>, out: &mut Vec<u8>) {
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);
-/// Frames to receive into.
-const POSTED: u32 = 32;
-/// So few that they run out.
-const FRAMES: u32 = 128;
