@@ -488,8 +488,10 @@ fn observe(frame: &[u8], addresses: &Addresses, peers: &mut [Peer]) {
         peer.shift = segment.window_scale.unwrap_or(0);
         peer.local_port = segment.src_port;
     }
-    if segment.src_port != peer.local_port {
-        return; // another connection to the same port of the peer
+    // Another connection to the same port of the peer, or one that a cookie opened whose SYN-ACK was not the last.
+    let is_of = |iss: u32| segment.seq.0.wrapping_sub(iss) < 1 << 24;
+    if segment.src_port != peer.local_port || !(flags.rst() || peer.iss.is_none_or(is_of)) {
+        return;
     }
     if flags.rst() {
         (peer.iss, peer.acked) = (None, None);
