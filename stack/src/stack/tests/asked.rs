@@ -139,3 +139,14 @@ fn nobody_can_be_connected_to_at_an_address_of_many_or_of_none() {
     }
     assert_eq!((peer.turn(), peer.host.stack.connections()), (vec![], 0));
 }
+
+#[test]
+fn without_nagle_accepted_connections_send_small_segments_at_once_too() {
+    for (nagle, second) in [(true, 0), (false, 1)] {
+        let mut peer = Peer::with(|config| config.tcp.nagle = nagle);
+        peer.send(segment(SYN, IRS));
+        peer.send(segment(ACK, NXT));
+        assert_eq!(peer.call(|cx, conn| cx.write(conn, b"a")).1.len(), 1);
+        assert_eq!(peer.call(|cx, conn| cx.write(conn, b"b")).1.len(), second);
+    }
+}

@@ -256,3 +256,11 @@ fn a_block_that_begins_where_the_acknowledgment_ends_is_no_block() {
     t.expires();
     assert_eq!(t.output()[0].seq, 0);
 }
+
+#[test]
+fn a_connection_that_cannot_be_is_seen() {
+    let mut t = Sender::new();
+    assert_eq!(t.tcb.check(&t.env), Ok(()));
+    t.tcb.snd_una = t.tcb.snd_nxt.add(1);
+    assert!(t.tcb.check(&t.env).is_err());
+}
