@@ -66,7 +66,6 @@ fn what_does_not_go_together_is_refused() {
         ("server --driver af_xdp --interface eth1", "--address is missing"),
         ("client --driver tap --interface t --address 192.0.2.1/24 --target [2001:db8::1]:80", "of the family"),
         ("client --driver tap --interface t --address 192.0.2.1/24 --target 192.0.2.2:0", "port 0"),
-        ("client --driver af_xdp --interface e --address 10.0.0.1-10.0.1.9/16 --target 10.0.2.2:80", "room for 256"),
         ("--kernel-address 192.0.2.2/24", "is for --driver tap"),
         ("--cores 0,1 --queues 2", "does not go with 2 cores"),
         ("--app echo --request-bytes 5 --response-bytes 6", "--app answer"),
