@@ -171,10 +171,10 @@ mod handfast_side {
     use handfast::config::Config;
     use handfast::metrics::Counter;
     use handfast::time::Duration;
-    use handfast_bench::duo::{CloseBack, Duo};
+    use handfast_bench::duo::{CloseBack, Duo, Sink};
     use handfast_drivers::wire;
 
-    use super::{BYTES, black_box};
+    use super::BYTES;
 
     const STEP: Duration = Duration::from_micros(20);
 
@@ -272,19 +272,6 @@ mod handfast_side {
                 if written < len {
                     break;
                 }
-            }
-        }
-    }
-
-    #[derive(Default)]
-    struct Sink {
-        received: u64,
-    }
-
-    impl App for Sink {
-        fn on_data(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
-            while let Some(frame) = cx.recv(conn) {
-                self.received += black_box(&frame[..]).len() as u64;
             }
         }
     }

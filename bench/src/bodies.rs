@@ -22,7 +22,7 @@ use handfast_drivers::driver::Driver;
 use handfast_drivers::frame::{FramePool, FrameSize};
 use handfast_drivers::wire;
 
-use crate::duo::{CloseBack, Duo, End, OpenClose};
+use crate::duo::{CloseBack, Duo, End, OpenClose, Sink};
 
 /// A piece of work that can be done any number of times.
 pub struct Body {
@@ -441,20 +441,6 @@ impl App for Source {
             frame.append(SEGMENT_LEN as usize);
             cx.send(conn, frame).expect("room was checked");
             self.left -= 1;
-        }
-    }
-}
-
-/// Takes what comes, and counts it.
-#[derive(Default)]
-struct Sink {
-    received: u64,
-}
-
-impl App for Sink {
-    fn on_data(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
-        while let Some(frame) = cx.recv(conn) {
-            self.received += frame.len() as u64;
         }
     }
 }

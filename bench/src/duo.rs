@@ -1,5 +1,6 @@
 //! Both ends of an in-memory wire on one thread, in time that the caller chooses: the body of most benchmarks.
 
+use std::hint::black_box;
 use std::net::SocketAddr;
 
 use handfast::app::{App, Closed, ConnId, Cx};
@@ -33,7 +34,7 @@ impl<D: Driver, A: App> End<D, A> {
         End { driver, stack, app, rx: RxBurst::new(), tx: TxBurst::new(), answers: TxBurst::new() }
     }
 
-    /// One turn of the core's loop, as the runtime's worker does it; how many frames moved.
+    /// One turn of the core's loop, as the runtime's worker does it but for never waiting to receive; how many frames moved.
     pub fn turn(&mut self, now: Instant) -> usize {
         self.driver.rx_burst(&mut self.rx);
         let mut moved = self.rx.len();
@@ -165,3 +166,18 @@ impl App for OpenClose {
 pub struct CloseBack;
 
 impl App for CloseBack {}
+
+/// Takes what comes, and counts it.
+#[derive(Default)]
+pub struct Sink {
+    /// Payload bytes that came.
+    pub received: u64,
+}
+
+impl App for Sink {
+    fn on_data(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        while let Some(frame) = cx.recv(conn) {
+            self.received += black_box(&frame[..]).len() as u64;
+        }
+    }
+}

@@ -22,32 +22,42 @@ pub trait Driver {
     /// Tells the device that everything of this turn is queued, and collects what it has finished with. Never blocks.
     fn flush(&mut self);
 
+    /// The driver that this one stands before, if it is middleware: what it does not answer itself, that one does.
+    fn inner(&self) -> Option<&dyn Driver> {
+        None
+    }
+
+    /// The same, to change.
+    fn inner_mut(&mut self) -> Option<&mut dyn Driver> {
+        None
+    }
+
     /// Something here moves by further calls only: packets held back, frames that are still being sent. An idle worker then
     /// does not sleep for long.
     fn is_busy(&self) -> bool {
-        false
+        self.inner().is_some_and(|inner| inner.is_busy())
     }
 
     /// How this queue was opened.
     fn describe(&self) -> Description {
-        Description::default()
+        self.inner().map_or_else(Description::default, |inner| inner.describe())
     }
 
     /// What ended this queue for good, such as that its interface was removed: nothing is received any more, and what is sent is
     /// lost. Asked a few times a second, because it may take a system call to find out.
     fn fault(&mut self) -> Option<&(dyn core::error::Error + Send + Sync + 'static)> {
-        None
+        self.inner_mut()?.fault()
     }
 
     /// Counters of the device itself.
     fn stats(&self) -> DriverStats {
-        DriverStats::default()
+        self.inner().map_or_else(DriverStats::default, |inner| inner.stats())
     }
 
     /// What an idle worker may `poll()` for input; `None` if this device cannot wake anybody.
     #[cfg(feature = "std")]
     fn pollable(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        None
+        self.inner()?.pollable()
     }
 }
 

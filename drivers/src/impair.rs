@@ -7,11 +7,10 @@
 
 use alloc::collections::BinaryHeap;
 use core::cmp::Ordering;
-use core::error::Error;
 
 use crate::burst::{RxBurst, TxBurst};
 use crate::clock::Clock;
-use crate::driver::{Caps, Description, Driver, DriverStats};
+use crate::driver::{Caps, Driver};
 use crate::frame::{Desc, Frame, FramePool};
 
 /// What happens to the packets of one direction. By default nothing.
@@ -188,21 +187,12 @@ impl<D: Driver> Driver for Impair<D> {
         holds || self.inner.is_busy()
     }
 
-    fn describe(&self) -> Description {
-        self.inner.describe()
+    fn inner(&self) -> Option<&dyn Driver> {
+        Some(&self.inner)
     }
 
-    fn fault(&mut self) -> Option<&(dyn Error + Send + Sync + 'static)> {
-        self.inner.fault()
-    }
-
-    fn stats(&self) -> DriverStats {
-        self.inner.stats()
-    }
-
-    #[cfg(feature = "std")]
-    fn pollable(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        self.inner.pollable()
+    fn inner_mut(&mut self) -> Option<&mut dyn Driver> {
+        Some(&mut self.inner)
     }
 }
 

@@ -4,7 +4,6 @@
 //! recording and nothing else; [`error`](Pcap::error) says why.
 
 use std::borrow::Cow;
-use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -18,7 +17,7 @@ use pcap_file::{DataLink, Endianness, PcapError};
 
 use crate::burst::{RxBurst, TxBurst};
 use crate::clock::Clock;
-use crate::driver::{Caps, Description, Driver, DriverStats};
+use crate::driver::{Caps, Driver};
 use crate::frame::FramePool;
 
 /// How to record.
@@ -123,24 +122,12 @@ impl<D: Driver, W: Write> Driver for Pcap<D, W> {
         self.inner.flush();
     }
 
-    fn is_busy(&self) -> bool {
-        self.inner.is_busy()
+    fn inner(&self) -> Option<&dyn Driver> {
+        Some(&self.inner)
     }
 
-    fn describe(&self) -> Description {
-        self.inner.describe()
-    }
-
-    fn fault(&mut self) -> Option<&(dyn Error + Send + Sync + 'static)> {
-        self.inner.fault()
-    }
-
-    fn stats(&self) -> DriverStats {
-        self.inner.stats()
-    }
-
-    fn pollable(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        self.inner.pollable()
+    fn inner_mut(&mut self) -> Option<&mut dyn Driver> {
+        Some(&mut self.inner)
     }
 }
 

@@ -60,7 +60,7 @@ pub struct Stack {
     listeners: Listeners,
     ports: Ports,
     isn: IsnSecret,
-    /// When the last SYN was answered by a cookie.
+    /// The [span of time](crate::tcp::cookie::epoch) in which a SYN was last answered by a cookie.
     cookies_in: Option<u32>,
     wheel: TimerWheel,
     home: Home,

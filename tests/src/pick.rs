@@ -1,12 +1,10 @@
 //! Middleware that decides about each segment that comes from the peer: for the loss of just that one.
 
-use std::error::Error;
 use std::fmt;
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use handfast_drivers::burst::{RxBurst, TxBurst};
-use handfast_drivers::driver::{Caps, Description, Driver, DriverStats};
+use handfast_drivers::driver::{Caps, Driver};
 use handfast_drivers::frame::FramePool;
 
 use crate::world::packet::{self, Packet, Segment};
@@ -99,23 +97,11 @@ impl<D: Driver> Driver for Picking<D> {
         self.inner.flush();
     }
 
-    fn is_busy(&self) -> bool {
-        self.inner.is_busy()
+    fn inner(&self) -> Option<&dyn Driver> {
+        Some(&self.inner)
     }
 
-    fn describe(&self) -> Description {
-        self.inner.describe()
-    }
-
-    fn fault(&mut self) -> Option<&(dyn Error + Send + Sync + 'static)> {
-        self.inner.fault()
-    }
-
-    fn stats(&self) -> DriverStats {
-        self.inner.stats()
-    }
-
-    fn pollable(&self) -> Option<BorrowedFd<'_>> {
-        self.inner.pollable()
+    fn inner_mut(&mut self) -> Option<&mut dyn Driver> {
+        Some(&mut self.inner)
     }
 }
