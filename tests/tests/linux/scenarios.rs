@@ -92,13 +92,15 @@ fn a_syn_ack_of_the_kernel_that_is_lost_is_had_again() {
         // The kernel listens before anybody asks: with a TAP device its address comes with us.
         let any = SocketAddr::new(if to.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() }, 7);
         let server = lab.peer().run(|| Server::start(any, Service::Echo, 4));
+        let begun = std::time::Instant::now();
         let running = lab.spawn(setting, move |_| Opener::new(&app, plan.clone())).unwrap();
         assert!(tally.wait_for(1, Duration::from_secs(20)), "{:?}", tally.how());
         let report = nothing_left(running, Duration::from_secs(10));
         tally.assert_all_orderly(1);
         let again = report.metrics().get(Counter::Retransmissions);
         say(format_args!("{device:?} {family:?}: {again} segments sent again"));
-        assert!(again >= 1, "{report}");
+        // Whose timer was first, our SYN's or that of the kernel's SYN-ACK, is chance; neither goes off before a second.
+        assert!(begun.elapsed() >= Duration::from_millis(900), "nothing was lost: {report}");
         drop(server);
     }
 }
