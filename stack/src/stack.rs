@@ -433,8 +433,11 @@ impl Stack {
 /// A connection is in each queue once, and what was marked comes to be owing by itself.
 #[inline]
 fn enqueue(tcb: &mut Tcb, at: u32, marked: &mut Turns, owing: &mut Turns) {
+    if tcb.bits.has(Bits::MARKED) {
+        return;
+    }
     let silent = tcb.events.is_empty() && !tcb.is_over();
-    if tcb.bits.has(Bits::MARKED) || (silent && tcb.bits.has(Bits::OWING)) {
+    if silent && tcb.bits.has(Bits::OWING) {
         return;
     }
     let (queued, queue) = if silent { (Bits::OWING, owing) } else { (Bits::MARKED, marked) };

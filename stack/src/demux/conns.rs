@@ -59,11 +59,11 @@ impl<T> Conns<T> {
         Conns { slab: Slab::with_capacity(capacity) }
     }
 
-    /// Stores the connection that `make` builds for the handle it will have; `None` if the table is full.
-    #[inline]
-    pub fn insert_with(&mut self, make: impl FnOnce(ConnId) -> T) -> Option<ConnId> {
-        let (index, generation) = self.slab.insert_with(|index, generation| make(made(index, generation)))?;
-        Some(made(index, generation))
+    /// Stores a connection: its handle, and the connection where it lies; `None` if the table is full.
+    #[inline(always)]
+    pub fn insert(&mut self, conn: T) -> Option<(ConnId, &mut T)> {
+        let (index, generation, conn) = self.slab.insert(conn)?;
+        Some((made(index, generation), conn))
     }
 
     /// The connection of this handle, if it still is.

@@ -28,8 +28,6 @@ pub struct Listener {
     pub address: Option<Address>,
     /// The port.
     pub port: u16,
-    /// The application's own number for it.
-    pub tag: u32,
     /// Connections that it has half-open now.
     pub half_open: u32,
     /// How many may be half-open.
@@ -72,7 +70,7 @@ impl Listeners {
     pub fn insert(&mut self, listener: Listener) -> Result<ListenerId, ListenError> {
         let end = (listener.port, Scope::of(listener.address));
         let Err(at) = self.ends.binary_search_by_key(&end, |(end, _)| *end) else { return Err(ListenError::InUse) };
-        let (index, generation) = self.slab.insert(listener).ok_or(ListenError::TooMany)?;
+        let (index, generation, _) = self.slab.insert(listener).ok_or(ListenError::TooMany)?;
         self.ends.insert(at, (end, index));
         self.find_ports();
         Ok(ListenerId { index, generation })

@@ -29,27 +29,26 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Stores a record: its index and generation, or `None` if the slab is full.
-    #[inline]
-    pub fn insert(&mut self, record: T) -> Option<(u32, u32)> {
-        self.insert_with(|_, _| record)
+    /// Stores a record: its index and generation, and the record where it lies; `None` if the slab is full.
+    #[inline(always)]
+    pub fn insert(&mut self, record: T) -> Option<(u32, u32, &mut T)> {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => self.grow()?,
+        };
+        Some((index, self.generations[index as usize], self.records[index as usize].insert(record)))
     }
 
-    /// Stores the record that `make` builds for the index and generation it will have; `None` if the slab is full.
-    #[inline]
-    pub fn insert_with(&mut self, make: impl FnOnce(u32, u32) -> T) -> Option<(u32, u32)> {
-        if let Some(index) = self.free.pop() {
-            let generation = self.generations[index as usize];
-            self.records[index as usize] = Some(make(index, generation));
-            return Some((index, generation));
-        }
+    /// A place that no record was in yet.
+    #[cold]
+    fn grow(&mut self) -> Option<u32> {
         let index = self.records.len() as u32;
         if index == self.capacity {
             return None;
         }
-        self.records.push(Some(make(index, FIRST_GENERATION)));
+        self.records.push(None);
         self.generations.push(FIRST_GENERATION);
-        Some((index, FIRST_GENERATION))
+        Some(index)
     }
 
     /// The record at `index`.

@@ -16,7 +16,7 @@ use crate::tcp::input::{self, Verdict};
 use crate::tcp::open::{self, HalfOpen};
 use crate::tcp::output::{self, Path};
 use crate::tcp::state::State;
-use crate::tcp::tcb::Bits;
+use crate::tcp::tcb::{Bits, Tcb};
 use crate::trace::TraceKind;
 use crate::wire::packet::Ip;
 use crate::wire::tcp::{Header, Segment, Seq};
@@ -133,25 +133,30 @@ impl Stack {
     /// The third segment of the handshake: the half-open record becomes a connection.
     fn complete(&mut self, at: u32, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
         let hash = arrived.hash;
-        let Some(listener) = self.listener(record) else {
+        if self.listener(record).is_none() {
             // Nobody listens any more: what was begun is refused.
             self.env.metrics.dropped(DropReason::NoConnection);
             self.forget_half_open(at, hash);
             return self.refuse(arrived, tx);
-        };
-        let tag = listener.tag;
-        let mss = self.local_mss(&record.key);
-        let ts_offset = self.isn.timestamp_offset(hash);
-        let env = &mut self.env;
-        let made = self.conns.insert_with(|_| open::passive(record, tag, mss, ts_offset, &arrived.seg, env));
-        let Some(conn) = made else {
+        }
+        let Some(conn) = self.open_passive(record, arrived) else {
             // The half-open record stays: the peer's next segment, or our SYN-ACK again, tries once more.
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         };
         self.half_open.remove(at);
         self.half_open_fewer(record);
-        self.flows.replace(hash, Owner::SynRcvd(at), Owner::Conn(conn.index()));
-        self.conn_arrives(conn.index(), arrived, tx);
+        self.flows.replace(hash, Owner::SynRcvd(at), Owner::Conn(conn));
+        self.conn_arrives(conn, arrived, tx);
+    }
+
+    /// The record of a connection whose handshake `arrived` completes; the index does not know of it yet.
+    #[inline]
+    fn open_passive(&mut self, record: &SynRcvd, arrived: &Arrived) -> Option<u32> {
+        let mss = record.peer_mss.min(self.local_mss(&record.key));
+        let (conn, tcb) = self.conns.insert(Tcb::new(record.key, record.iss, mss))?;
+        (tcb.hash, tcb.ts_offset) = (arrived.hash, self.isn.timestamp_offset(arrived.hash));
+        open::passive(tcb, record, &arrived.seg, &mut self.env);
+        Some(conn.index())
     }
 
     pub(super) fn forget_half_open(&mut self, at: u32, hash: u64) {
@@ -295,20 +300,19 @@ impl Stack {
     fn open_by_cookie(&mut self, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
         let listener = self.listeners.find(record.key.local, record.key.local_port);
         let listener = listener.and_then(|id| self.listeners.get(id)).filter(|_| !self.shutting_down);
-        let Some(tag) = listener.map(|listener| listener.tag) else {
+        if listener.is_none() {
             return self.env.metrics.dropped(DropReason::ListenRefused);
+        }
+        let Some(conn) = self.open_passive(record, arrived) else {
+            return self.env.metrics.dropped(DropReason::ConnectionsFull);
         };
-        let (mss, ts_offset) = (self.local_mss(&record.key), self.isn.timestamp_offset(arrived.hash));
-        let env = &mut self.env;
-        let made = self.conns.insert_with(|_| open::passive(record, tag, mss, ts_offset, &arrived.seg, env));
-        let Some(conn) = made else { return self.env.metrics.dropped(DropReason::ConnectionsFull) };
-        if !self.flows.insert(arrived.hash, Owner::Conn(conn.index())) {
-            self.conns.discard(conn.index());
+        if !self.flows.insert(arrived.hash, Owner::Conn(conn)) {
+            self.conns.discard(conn);
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         }
         self.env.metrics.count(Counter::PassiveOpens);
         self.env.metrics.count(Counter::SynCookiesOpened);
-        self.conn_arrives(conn.index(), arrived, tx);
+        self.conn_arrives(conn, arrived, tx);
     }
 
     /// Whether a listener takes this segment as the beginning of a connection.

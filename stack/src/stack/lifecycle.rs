@@ -32,7 +32,7 @@ impl Stack {
             return Err(ListenError::Refused);
         }
         let half_open_max = self.config.limits.backlog_max;
-        let listener = Listener { address: local, port, tag: 0, half_open: 0, half_open_max };
+        let listener = Listener { address: local, port, half_open: 0, half_open_max };
         self.listeners.insert(listener).map(drop).map_err(|error| match error {
             listeners::ListenError::InUse => ListenError::InUse,
             listeners::ListenError::TooMany => ListenError::Refused,
@@ -85,23 +85,18 @@ impl Stack {
         let key = key(port);
         let (iss, ts_offset) = (self.isn.generate(&key, self.env.now), self.isn.timestamp_offset(hash));
         let mss = self.local_mss(&key);
-        let env = &mut self.env;
-        let conn = self.conns.insert_with(|_| {
-            let mut tcb = Tcb::new(key, iss, mss);
-            tcb.ts_offset = ts_offset;
-            tcb.bits.set(Bits::APP_KNOWS);
-            if !env.config.nagle {
-                tcb.bits.set(Bits::NODELAY);
-            }
-            open::active(&mut tcb, env);
-            tcb
-        });
-        let conn = conn.ok_or(ConnectError::TooManyConnections)?;
+        let (conn, tcb) = self.conns.insert(Tcb::new(key, iss, mss)).ok_or(ConnectError::TooManyConnections)?;
         if !self.flows.insert(hash, Owner::Conn(conn.index())) {
             self.conns.discard(conn.index());
             return Err(ConnectError::TooManyConnections);
         }
-        self.mark(conn.index());
+        (tcb.hash, tcb.ts_offset) = (hash, ts_offset);
+        tcb.bits.set(Bits::APP_KNOWS);
+        if !self.env.config.nagle {
+            tcb.bits.set(Bits::NODELAY);
+        }
+        open::active(tcb, &mut self.env);
+        enqueue(tcb, conn.index(), &mut self.marked, &mut self.owing);
         Ok(conn)
     }
 
@@ -110,19 +105,19 @@ impl Stack {
         output::mss(self.ip.path_mtu(self.env.now, key.remote), key.local.is_v4())
     }
 
+    #[inline]
     pub(crate) fn close(&mut self, conn: ConnId) {
-        let Some((tcb, env)) = self.conn_mut(conn) else { return };
+        let Stack { conns, env, marked, owing, .. } = self;
+        let Some(tcb) = conns.get_mut(conn).filter(|tcb| !tcb.bits.has(Bits::REPORTED)) else { return };
         if tcb.state() == State::SynSent {
-            self.end(conn.index(), Closed::Aborted);
-        } else {
-            // Where both halves are closed already, a reset would tell the peer nothing.
-            let unread = tcb.rx_bytes > 0 && !matches!(tcb.state(), State::TimeWait | State::Closed);
-            close::close(tcb, env);
-            if unread {
-                tcb.bits.set(Bits::RESET_OWED);
-            }
+            return self.end(conn.index(), Closed::Aborted);
         }
-        self.mark(conn.index());
+        // Where both halves are closed already, a reset would tell the peer nothing.
+        if tcb.rx_bytes > 0 && !tcb.is_over() {
+            tcb.bits.set(Bits::RESET_OWED);
+        }
+        close::close(tcb, env);
+        enqueue(tcb, conn.index(), marked, owing);
     }
 
     pub(crate) fn abort(&mut self, conn: ConnId) {
@@ -273,7 +268,7 @@ impl Stack {
     #[inline]
     fn call_for<A: App>(&mut self, at: u32, app: &mut A) {
         let Some(tcb) = self.conns.at_mut(at) else { return };
-        // It stays marked until its calls are over: what they do to it needs no second look.
+        // It stays marked until its calls are over: it is not released before, and what they do to it needs no second look.
         let events = tcb.events;
         if (!events.is_empty() || tcb.is_over()) && !tcb.bits.has(Bits::REPORTED) {
             self.report(at, events, app);
@@ -297,54 +292,64 @@ impl Stack {
             tcb.bits.set(Bits::APP_KNOWS);
             app.on_accept(&mut Cx { stack: self }, conn);
         }
-        if events.has(Events::CONNECTED) && self.takes(conn, Events::CONNECTED) {
+        if events.has(Events::CONNECTED) && self.takes(at, Events::CONNECTED) {
             app.on_connect(&mut Cx { stack: self }, conn);
         }
-        if events.has(Events::DATA) && self.takes(conn, Events::DATA) {
-            app.on_data(&mut Cx { stack: self }, conn);
+        if events.has(Events::DATA.and(Events::WRITABLE).and(Events::TIMER)) {
+            self.report_progress(at, conn, events, app);
         }
-        if events.has(Events::WRITABLE) && self.takes(conn, Events::WRITABLE) {
-            app.on_writable(&mut Cx { stack: self }, conn);
-        }
-        if events.has(Events::TIMER) && self.takes(conn, Events::TIMER) {
-            app.on_timer(&mut Cx { stack: self }, conn);
-        }
+        // The end of the stream comes after the data.
         if events.has(Events::PEER_CLOSED)
-            && self.conn(conn).is_some_and(|tcb| tcb.rx.is_empty())
-            && self.takes(conn, Events::PEER_CLOSED)
+            && self.conns.at(at).is_some_and(|tcb| tcb.rx.is_empty())
+            && self.takes(at, Events::PEER_CLOSED)
         {
             app.on_peer_close(&mut Cx { stack: self }, conn);
         }
         if self.conns.at(at).is_some_and(Tcb::is_over) {
-            self.report_end(conn, app);
+            self.report_end(at, conn, app);
         }
     }
 
-    /// Takes an event away, if the connection is still there and the application still wants to hear of it.
+    /// The calls between a connection's beginning and its end.
     #[inline]
-    fn takes(&mut self, conn: ConnId, events: Events) -> bool {
-        self.conn_mut(conn).is_some_and(|(tcb, _)| tcb.events.take(events) && !tcb.bits.has(Bits::APP_CLOSED))
+    fn report_progress<A: App>(&mut self, at: u32, conn: ConnId, events: Events, app: &mut A) {
+        if events.has(Events::DATA) && self.takes(at, Events::DATA) {
+            app.on_data(&mut Cx { stack: self }, conn);
+        }
+        if events.has(Events::WRITABLE) && self.takes(at, Events::WRITABLE) {
+            app.on_writable(&mut Cx { stack: self }, conn);
+        }
+        if events.has(Events::TIMER) && self.takes(at, Events::TIMER) {
+            app.on_timer(&mut Cx { stack: self }, conn);
+        }
+    }
+
+    /// Takes an event away, if the application still wants to hear of it.
+    #[inline]
+    fn takes(&mut self, at: u32, events: Events) -> bool {
+        let deaf = Bits::APP_CLOSED.and(Bits::REPORTED);
+        self.conns.at_mut(at).is_some_and(|tcb| tcb.events.take(events) && !tcb.bits.has(deaf))
     }
 
     /// Tells the application, once, that a connection is over and all its data was taken.
-    fn report_end<A: App>(&mut self, conn: ConnId, app: &mut A) {
-        let Some((tcb, _)) = self.conn_mut(conn) else { return };
+    #[inline]
+    fn report_end<A: App>(&mut self, at: u32, conn: ConnId, app: &mut A) {
+        let Some(tcb) = self.conns.at(at).filter(|tcb| !tcb.bits.has(Bits::REPORTED)) else { return };
         if !tcb.rx.is_empty() && !tcb.bits.has(Bits::APP_CLOSED) {
             return;
         }
-        let how = tcb.closed.unwrap_or(Closed::Orderly);
-        let knows = tcb.bits.has(Bits::APP_KNOWS);
-        let (traced, seq, ack) = (tcb.bits.has(Bits::TRACED), tcb.snd_nxt, tcb.rcv_nxt);
-        if self.trace.wants(traced) {
-            self.note(conn.index(), TraceKind::Ended, Flags::default(), seq, ack, 0);
+        let (how, knows) = (tcb.closed.unwrap_or(Closed::Orderly), tcb.bits.has(Bits::APP_KNOWS));
+        if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
+            let (seq, ack) = (tcb.snd_nxt, tcb.rcv_nxt);
+            self.note(at, TraceKind::Ended, Flags::default(), seq, ack, 0);
         }
         if knows {
             app.on_close(&mut Cx { stack: self }, conn, how);
         }
-        if let Some((tcb, env)) = self.conn_mut(conn) {
+        if let Some(tcb) = self.conns.at_mut(at).filter(|tcb| !tcb.bits.has(Bits::REPORTED)) {
             tcb.bits.set(Bits::REPORTED);
             if how == Closed::Orderly {
-                env.metrics.count(Counter::ClosedOrderly);
+                self.env.metrics.count(Counter::ClosedOrderly);
             }
         }
     }
@@ -366,7 +371,7 @@ impl Stack {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         recv::discard(tcb, &mut self.env);
         self.env.tx.clear(&mut tcb.tx);
-        let hash = self.hasher.hash(&tcb.key);
+        let hash = tcb.hash;
         let waits = (tcb.state() == State::TimeWait && tcb.closed.is_none()).then(|| close::time_wait(tcb));
         self.conns.discard(at);
         self.wheel.cancel(at);

@@ -12,27 +12,31 @@ use crate::tcp::timers;
 use crate::wire::tcp::Segment;
 
 /// Takes the acknowledgment and the window of an acceptable segment.
-#[inline]
+#[inline(always)]
 pub fn acknowledge(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
-    if seg.ack.after(tcb.snd_nxt) {
-        // RFC 9293 §3.10.7.4: an ACK of something not yet sent: send an ACK, drop the segment.
-        challenge(tcb, env);
-        return Err(Verdict::Drop(DropReason::AckUnacceptable));
+    let acked = seg.ack.since(tcb.snd_una);
+    if acked > tcb.flight() {
+        return not_in_flight(tcb, seg, env);
     }
-    if seg.ack.after(tcb.snd_una) {
-        new_data_acked(tcb, seg, env);
-    } else if seg.ack != tcb.snd_una {
-        // RFC 5961 §5.2: older than any window that the peer can have in mind.
-        if tcb.snd_una.since(seg.ack) > tcb.snd_wnd_max.max(1) {
-            challenge(tcb, env);
-            return Err(Verdict::Drop(DropReason::AckUnacceptable));
-        }
-        return Ok(()); // an old duplicate: RFC 9293 §3.10.7.4, ignored, its text is not
+    if acked > 0 {
+        new_data_acked(tcb, seg, acked, env);
     } else {
         same_ack_again(tcb, seg, env);
     }
     update_window(tcb, seg, env);
     Ok(())
+}
+
+/// An acknowledgment of what was never sent, or an old one.
+#[cold]
+fn not_in_flight(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
+    // RFC 9293 §3.10.7.4: an ACK of something not yet sent: send an ACK, drop the segment.
+    // RFC 5961 §5.2: nor one that is older than any window that the peer can have in mind.
+    if seg.ack.after(tcb.snd_nxt) || tcb.snd_una.since(seg.ack) > tcb.snd_wnd_max.max(1) {
+        challenge(tcb, env);
+        return Err(Verdict::Drop(DropReason::AckUnacceptable));
+    }
+    Ok(()) // an old duplicate: RFC 9293 §3.10.7.4, ignored, its text is not
 }
 
 /// The first window of a connection, from the segment that completed it.
@@ -43,10 +47,10 @@ pub fn first_window(tcb: &mut Tcb, seg: &Segment) {
     (tcb.snd_wl1, tcb.snd_wl2) = (seg.seq, seg.ack);
 }
 
-#[inline]
-fn new_data_acked(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
-    let acked = seg.ack.since(tcb.snd_una);
-    let sample = send_queue::acknowledged(tcb, seg.ack, env);
+#[inline(always)]
+fn new_data_acked(tcb: &mut Tcb, seg: &Segment, acked: u32, env: &mut Env) {
+    // A SYN or FIN is in no queue.
+    let sample = if tcb.tx.is_empty() { None } else { send_queue::acknowledged(tcb, seg.ack, env) };
     tcb.snd_una = seg.ack;
     measure(tcb, seg, sample, env);
     tcb.bits.clear(Bits::STALLED);

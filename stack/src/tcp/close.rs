@@ -9,6 +9,7 @@ use crate::tcp::tcb::{Bits, Events, Tcb};
 use crate::wire::tcp::{Flags, Header, Options, Segment, Timestamps};
 
 /// Closes our half: a FIN follows the last byte that was queued (RFC 9293 §3.10.4). Does nothing the second time.
+#[inline]
 pub fn shutdown(tcb: &mut Tcb) {
     if !tcb.state().can_queue() || tcb.bits.has(Bits::FIN_QUEUED) {
         return;
@@ -23,6 +24,7 @@ pub fn shutdown(tcb: &mut Tcb) {
 }
 
 /// The application wants no more of the connection: closes our half, and what still comes is refused by a reset.
+#[inline]
 pub fn close(tcb: &mut Tcb, env: &mut Env) {
     if tcb.bits.has(Bits::APP_CLOSED) {
         return;
@@ -35,21 +37,30 @@ pub fn close(tcb: &mut Tcb, env: &mut Env) {
     }
 }
 
-/// Our FIN is acknowledged in FIN-WAIT-1.
+/// Our FIN is acknowledged, now or before.
+#[inline]
 pub fn our_fin_is_acked(tcb: &mut Tcb, env: &Env) {
-    tcb.enter(State::FinWait2);
-    if tcb.bits.has(Bits::APP_CLOSED) {
-        arm_fin_wait_2(tcb, env);
+    match tcb.state() {
+        State::FinWait1 => {
+            tcb.enter(State::FinWait2);
+            if tcb.bits.has(Bits::APP_CLOSED) {
+                arm_fin_wait_2(tcb, env);
+            }
+        }
+        State::Closing => tcb.enter(State::TimeWait),
+        State::LastAck => tcb.enter(State::Closed),
+        _ => {}
     }
 }
 
 /// With nobody left to read, FIN-WAIT-2 does not wait for ever.
 fn arm_fin_wait_2(tcb: &mut Tcb, env: &Env) {
     tcb.bits.set(Bits::IDLE_ARMED);
-    tcb.idle_at_ms = env.now_ms.wrapping_add(env.config.fin_wait_2_timeout.as_millis() as u32);
+    tcb.idle_at_ms = env.now_ms.wrapping_add(env.fixed.fin_wait_2_timeout_ms);
 }
 
 /// Eighth: the FIN bit (RFC 9293 §3.10.7.4). The FIN counts once everything before it has come.
+#[inline]
 pub fn eighth_fin(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
     if !tcb.state().can_receive() {
         // A FIN that comes again is acknowledged again: the sequence check saw to that.

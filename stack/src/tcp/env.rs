@@ -6,6 +6,7 @@ use crate::config::TcpConfig;
 use crate::metrics::Metrics;
 use crate::rate_limit::RateLimit;
 use crate::tcp::chain::Store;
+use crate::tcp::open;
 use crate::time::Instant;
 
 /// Everything of the core that TCP needs beside the connection's own record.
@@ -17,6 +18,8 @@ pub struct Env {
     pub now_ms: u32,
     /// How TCP behaves.
     pub config: TcpConfig,
+    /// What follows from that.
+    pub fixed: Fixed,
     /// Where frames come from.
     pub pool: FramePool,
     /// Received frames of all connections.
@@ -29,6 +32,30 @@ pub struct Env {
     pub frames_reserved: usize,
     /// Challenge ACKs that may still be sent in this second (RFC 5961 §7).
     pub challenges: RateLimit,
+}
+
+/// What follows from the configuration and is wanted for each connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Fixed {
+    /// The window of a SYN, in bytes.
+    pub syn_window: u32,
+    /// Rcv.Wind.Shift, where the peer scales too.
+    pub own_shift: u8,
+    /// When an active open is given up, in milliseconds.
+    pub connect_give_up_ms: u32,
+    /// When FIN-WAIT-2 is given up, in milliseconds.
+    pub fin_wait_2_timeout_ms: u32,
+}
+
+impl Fixed {
+    fn of(config: &TcpConfig) -> Fixed {
+        Fixed {
+            syn_window: open::syn_window(config),
+            own_shift: open::own_shift(config),
+            connect_give_up_ms: config.connect_give_up.as_millis() as u32,
+            fin_wait_2_timeout_ms: config.fin_wait_2_timeout.as_millis() as u32,
+        }
+    }
 }
 
 /// What is noted about a frame in a send queue.
@@ -63,6 +90,7 @@ impl Env {
         Env {
             now: Instant::ZERO,
             now_ms: 0,
+            fixed: Fixed::of(&config),
             config,
             pool,
             rx: Store::new(frames),

@@ -7,7 +7,7 @@ use crate::tcp::env::Env;
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Tcb};
 use crate::tcp::{ack, close, open, recv};
-use crate::wire::tcp::Segment;
+use crate::wire::tcp::{Flags, Segment};
 
 /// What becomes of a segment that was not simply taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,13 +35,14 @@ pub fn segment_arrives(tcb: &mut Tcb, seg: &Segment, frame: &mut Option<Frame>, 
 }
 
 /// §3.10.7.4, the other states.
+#[inline]
 fn otherwise(tcb: &mut Tcb, seg: &Segment, frame: &mut Option<Frame>, env: &mut Env) -> Result<(), Verdict> {
-    if tcb.state() == State::SynReceived && open::completes_simultaneous_open(tcb, seg) {
-        return open::both_syns_crossed(tcb, seg, env);
+    if !passes_at_sight(tcb, seg) {
+        if tcb.state() == State::SynReceived && open::completes_simultaneous_open(tcb, seg) {
+            return open::both_syns_crossed(tcb, seg, env);
+        }
+        first_to_fourth(tcb, seg, env)?;
     }
-    fourth_syn(tcb, seg, env)?; // RFC 5961 §4.2: whatever the sequence number, so before the first step
-    first_sequence(tcb, seg, env)?;
-    second_rst(tcb, seg, env)?;
     heard(tcb, seg, env);
     fifth_ack(tcb, seg, env)?;
     // Sixth, URG: urgent data is delivered in line, as RFC 6093 §4 has applications ask for.
@@ -56,15 +57,43 @@ pub(super) fn text_and_fin(
     frame: &mut Option<Frame>,
     env: &mut Env,
 ) -> Result<(), Verdict> {
-    let text = if seg.payload_len > 0 { recv::text(tcb, seg.seq, frame, env) } else { Ok(()) };
+    if seg.payload_len > 0 {
+        return text_then_fin(tcb, seg, frame, env);
+    }
+    if seg.flags.fin() || tcb.cold.is_some() {
+        close::eighth_fin(tcb, seg, env);
+    }
+    Ok(())
+}
+
+fn text_then_fin(tcb: &mut Tcb, seg: &Segment, frame: &mut Option<Frame>, env: &mut Env) -> Result<(), Verdict> {
+    let text = recv::text(tcb, seg.seq, frame, env);
     if !matches!(text, Err(Verdict::Reset(_))) && (seg.flags.fin() || tcb.cold.is_some()) {
         close::eighth_fin(tcb, seg, env);
     }
     text
 }
 
+/// What nearly every segment is: the next in order, not older than the last by its timestamp, with an ACK and without SYN and
+/// RST. Whatever the window, the first four steps let it pass.
+#[inline(always)]
+fn passes_at_sight(tcb: &Tcb, seg: &Segment) -> bool {
+    let stamp_holds = match (tcb.bits.has(Bits::TIMESTAMPS), seg.timestamps) {
+        (true, Some(timestamps)) => timestamps.value.wrapping_sub(tcb.ts_recent) as i32 >= 0,
+        (agreed, _) => !agreed,
+    };
+    seg.seq == tcb.rcv_nxt && seg.flags.only(Flags::SYN | Flags::RST | Flags::ACK) == Flags::ACK && stamp_holds
+}
+
+/// The first steps one by one.
+#[inline(never)]
+fn first_to_fourth(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
+    fourth_syn(tcb, seg, env)?; // RFC 5961 §4.2: whatever the sequence number, so before the first step
+    first_sequence(tcb, seg, env)?;
+    second_rst(tcb, seg, env)
+}
+
 /// First: PAWS, then the sequence number.
-#[inline]
 fn first_sequence(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
     if tcb.bits.has(Bits::TIMESTAMPS) && !seg.flags.rst() {
         let Some(timestamps) = seg.timestamps else {
@@ -109,7 +138,6 @@ fn unacceptable(tcb: &mut Tcb, seg: &Segment, reason: DropReason, env: &mut Env)
 }
 
 /// Second: RST (RFC 5961 §3.2).
-#[inline]
 fn second_rst(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
     if !seg.flags.rst() {
         return Ok(());
@@ -129,7 +157,6 @@ fn second_rst(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict
 }
 
 /// Fourth: SYN (RFC 5961 §4.2). A SYN-RECEIVED that gets its SYN again repeats its SYN-ACK.
-#[inline]
 fn fourth_syn(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
     if !seg.flags.syn() || seg.flags.rst() {
         return Ok(());
@@ -168,21 +195,23 @@ fn fifth_ack(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict>
         return Err(Verdict::Drop(DropReason::NoAck));
     }
     if tcb.state() == State::SynReceived {
-        if !(seg.ack.after(tcb.snd_una) && seg.ack.at_or_before(tcb.snd_nxt)) {
-            return Err(Verdict::Refuse(DropReason::AckUnacceptable));
-        }
-        open::established(tcb, env);
-        ack::first_window(tcb, seg);
+        our_syn_is_acked(tcb, seg, env)?;
     }
     ack::acknowledge(tcb, seg, env)?;
-    match tcb.state() {
-        State::FinWait1 if tcb.fin_acked() => close::our_fin_is_acked(tcb, env),
-        State::Closing if tcb.fin_acked() => tcb.enter(State::TimeWait),
-        State::LastAck if tcb.fin_acked() => {
-            tcb.enter(State::Closed);
-        }
-        _ => {}
+    if tcb.fin_acked() {
+        close::our_fin_is_acked(tcb, env);
     }
+    Ok(())
+}
+
+/// After a simultaneous open.
+#[cold]
+fn our_syn_is_acked(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
+    if !(seg.ack.after(tcb.snd_una) && seg.ack.at_or_before(tcb.snd_nxt)) {
+        return Err(Verdict::Refuse(DropReason::AckUnacceptable));
+    }
+    open::established(tcb, env);
+    ack::first_window(tcb, seg);
     Ok(())
 }
 

@@ -16,11 +16,12 @@ use crate::tcp::{ack, timers};
 use crate::wire::tcp::{Flags, Header, Options, Segment, Timestamps};
 
 /// Begins an active open: a SYN is owed.
+#[inline]
 pub fn active(tcb: &mut Tcb, env: &mut Env) {
     tcb.begin(State::SynSent);
     tcb.bits.set(Bits::ACTIVE.and(Bits::SYN_OWED).and(Bits::IDLE_ARMED));
-    tcb.rcv_shift = own_shift(&env.config);
-    tcb.idle_at_ms = env.now_ms.wrapping_add(env.config.connect_give_up.as_millis() as u32);
+    tcb.rcv_shift = env.fixed.own_shift;
+    tcb.idle_at_ms = env.now_ms.wrapping_add(env.fixed.connect_give_up_ms);
     tcb.answered_at_ms = env.now_ms.wrapping_sub(input::ANSWERS_APART_MS);
     env.metrics.count(Counter::ActiveOpens);
 }
@@ -47,7 +48,7 @@ pub fn syn_sent_arrives(tcb: &mut Tcb, seg: &Segment, frame: &mut Option<Frame>,
     // Fourth: SYN.
     tcb.irs = seg.seq;
     tcb.rcv_nxt = seg.seq.add(1);
-    tcb.rcv_adv = tcb.rcv_nxt.add(syn_window(&env.config));
+    tcb.rcv_adv = tcb.rcv_nxt.add(env.fixed.syn_window);
     tcb.last_ack_sent = tcb.rcv_nxt;
     agree(tcb, seg, env);
     tcb.heard_at_ms = env.now_ms;
@@ -74,10 +75,12 @@ pub fn completes_simultaneous_open(tcb: &Tcb, seg: &Segment) -> bool {
 }
 
 /// Completes a simultaneous open (RFC 9293 §3.5, figure 7).
+#[cold]
 pub fn both_syns_crossed(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
     our_syn_is_acked(tcb, seg, env)
 }
 
+#[inline]
 fn our_syn_is_acked(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
     established(tcb, env);
     tcb.bits.set(Bits::ACK_NOW);
@@ -88,6 +91,7 @@ fn our_syn_is_acked(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), V
 }
 
 /// ESTABLISHED is reached: by SYN-ACK, or by the ACK of our SYN-ACK.
+#[inline]
 pub fn established(tcb: &mut Tcb, env: &mut Env) {
     tcb.enter(State::Established);
     on_established(tcb, env);
@@ -96,6 +100,7 @@ pub fn established(tcb: &mut Tcb, env: &mut Env) {
     }
 }
 
+#[inline]
 fn on_established(tcb: &mut Tcb, env: &mut Env) {
     tcb.bits.clear(Bits::IDLE_ARMED.and(Bits::SYN_OWED));
     tcb.events.add(if tcb.bits.has(Bits::ACTIVE) { Events::CONNECTED } else { Events::ACCEPTED });
@@ -112,16 +117,16 @@ fn on_established(tcb: &mut Tcb, env: &mut Env) {
 }
 
 /// A half-open record becomes a connection: `seg` is the ACK that completed it, whose text and FIN are still to be taken.
-pub fn passive(record: &SynRcvd, tag: u32, mss: u16, ts_offset: u32, seg: &Segment, env: &mut Env) -> Tcb {
-    let mut tcb = Tcb::new(record.key, record.iss, record.peer_mss.min(mss));
-    tcb.tag = tag;
+///
+/// `tcb` is [new](Tcb::new), with the key of `record`, its initial sequence number and the segment size of both ends.
+#[inline]
+pub fn passive(tcb: &mut Tcb, record: &SynRcvd, seg: &Segment, env: &mut Env) {
     tcb.irs = record.irs;
     tcb.rcv_nxt = record.irs.add(1);
-    tcb.rcv_adv = tcb.rcv_nxt.add(syn_window(&env.config));
+    tcb.rcv_adv = tcb.rcv_nxt.add(env.fixed.syn_window);
     tcb.last_ack_sent = tcb.rcv_nxt;
     tcb.snd_nxt = record.iss.add(1);
     tcb.snd_una = tcb.snd_nxt;
-    tcb.ts_offset = ts_offset;
     tcb.answered_at_ms = env.now_ms.wrapping_sub(input::ANSWERS_APART_MS);
     if record.offered.timestamps() {
         tcb.bits.set(Bits::TIMESTAMPS);
@@ -142,16 +147,15 @@ pub fn passive(record: &SynRcvd, tag: u32, mss: u16, ts_offset: u32, seg: &Segme
     }
     if let Some(shift) = record.offered.window_scale() {
         tcb.bits.set(Bits::SCALING);
-        (tcb.snd_shift, tcb.rcv_shift) = (shift, own_shift(&env.config));
+        (tcb.snd_shift, tcb.rcv_shift) = (shift, env.fixed.own_shift);
     }
     if !env.config.nagle {
         tcb.bits.set(Bits::NODELAY);
     }
     tcb.rtt.backoff = record.retries;
     tcb.begin(State::Established);
-    on_established(&mut tcb, env);
-    ack::first_window(&mut tcb, seg);
-    tcb
+    on_established(tcb, env);
+    ack::first_window(tcb, seg);
 }
 
 /// What both ends want of the options (RFC 7323 §1.3, §2.2, §3.2; RFC 2018 §2).

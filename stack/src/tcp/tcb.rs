@@ -103,6 +103,8 @@ pub struct Tcb {
     pub cold: Option<Box<Cold>>,
     /// The application's word.
     pub user: u64,
+    /// The hash of the key, as the index of flows has it.
+    pub hash: u64,
     /// Where frames for this peer go next.
     pub neighbour: NeighbourId,
     /// Added to our millisecond clock in TSval (RFC 7323 §5.4).
@@ -113,8 +115,6 @@ pub struct Tcb {
     pub iss: Seq,
     /// The peer's initial sequence number.
     pub irs: Seq,
-    /// Whose connection it is: the listener's tag, or what `connect` was given.
-    pub tag: u32,
     /// Snd.Wind.Shift.
     pub snd_shift: u8,
     /// Rcv.Wind.Shift.
@@ -136,6 +136,7 @@ const _: () = assert!(size_of::<Tcb>() <= 256, "a Tcb is four cache lines");
 
 impl Tcb {
     /// A closed connection of `key` that knows nothing yet.
+    #[inline(always)]
     pub fn new(key: FlowKey, iss: Seq, mss: u16) -> Tcb {
         Tcb {
             key,
@@ -175,12 +176,12 @@ impl Tcb {
             rtt: Rtt::default(),
             cold: None,
             user: 0,
+            hash: 0,
             neighbour: NeighbourId::default(),
             ts_offset: 0,
             snd_wnd_max: 0,
             iss,
             irs: Seq(0),
-            tag: 0,
             snd_shift: 0,
             rcv_shift: 0,
             probes: 0,
@@ -215,7 +216,8 @@ impl Tcb {
     /// Nothing more happens on it: it was ended, or both halves were closed.
     #[inline]
     pub fn is_over(&self) -> bool {
-        self.closed.is_some() || matches!(self.state, State::TimeWait | State::Closed)
+        debug_assert!(self.closed.is_none() || self.state == State::Closed, "what was ended is closed");
+        matches!(self.state, State::TimeWait | State::Closed)
     }
 
     /// SND.NXT − SND.UNA: bytes in flight, SYN and FIN counted.
@@ -304,6 +306,12 @@ impl Events {
         let had = self.0 & events.0 != 0;
         self.0 &= !events.0;
         had
+    }
+
+    /// Both.
+    #[inline]
+    pub const fn and(self, other: Events) -> Events {
+        Events(self.0 | other.0)
     }
 
     /// Any of `events` is there.

@@ -469,6 +469,12 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
+    /// Those of `flags` that are set.
+    #[inline]
+    pub const fn only(self, flags: Flags) -> Flags {
+        Flags(self.0 & flags.0)
+    }
+
     /// SYN is set.
     #[inline]
     pub const fn syn(self) -> bool {

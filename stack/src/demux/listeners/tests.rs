@@ -1,8 +1,8 @@
 use super::*;
 use proptest::prelude::*;
 
-fn listener(address: Option<Address>, port: u16, tag: u32) -> Listener {
-    Listener { address, port, tag, half_open: 0, half_open_max: 10 }
+fn listener(address: Option<Address>, port: u16, half_open_max: u32) -> Listener {
+    Listener { address, port, half_open: 0, half_open_max }
 }
 
 const V4: Address = Address::v4([192, 0, 2, 1]);
@@ -12,11 +12,11 @@ const V6: Address = Address::v6([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 
 #[test]
 fn the_nearest_listener_gets_the_segment() {
     let mut listeners = Listeners::with_capacity(8);
-    for (tag, address) in [None, Some(Address::UNSPECIFIED_V4), Some(V4)].into_iter().enumerate() {
-        listeners.insert(listener(address, 80, tag as u32)).expect("free");
+    for (half_open_max, address) in [None, Some(Address::UNSPECIFIED_V4), Some(V4)].into_iter().enumerate() {
+        listeners.insert(listener(address, 80, half_open_max as u32)).expect("free");
     }
-    let tag = |address| listeners.find(address, 80).and_then(|id| listeners.get(id)).map(|l| l.tag);
-    assert_eq!([tag(V6), tag(OTHER_V4), tag(V4)], [Some(0), Some(1), Some(2)]);
+    let found = |address| listeners.find(address, 80).and_then(|id| listeners.get(id)).map(|l| l.half_open_max);
+    assert_eq!([found(V6), found(OTHER_V4), found(V4)], [Some(0), Some(1), Some(2)]);
     assert_eq!(listeners.find(V4, 81), None);
 }
 

@@ -5,10 +5,10 @@ use proptest::prelude::*;
 #[test]
 fn a_stale_generation_finds_nothing() {
     let mut slab = Slab::with_capacity(2);
-    let (index, generation) = slab.insert('a').expect("room");
+    let (index, generation, _) = slab.insert('a').expect("room");
     assert_eq!(slab.remove(index), Some('a'));
     assert_eq!(slab.get_checked(index, generation), None);
-    let (again, newer) = slab.insert('b').expect("room");
+    let (again, newer, _) = slab.insert('b').expect("room");
     assert_eq!(again, index);
     assert_ne!(newer, generation);
     assert_eq!(slab.get_checked(index, generation), None);
@@ -21,7 +21,7 @@ fn a_generation_is_never_zero() {
     slab.insert('a');
     slab.generations[0] = u32::MAX;
     slab.remove(0);
-    assert_eq!(slab.insert('b'), Some((0, FIRST_GENERATION)));
+    assert_eq!(slab.insert('b'), Some((0, FIRST_GENERATION, &mut 'b')));
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn the_memory_of_a_record_is_its_own_and_eight_bytes() {
     let mut slab = Slab::with_capacity(3);
     let reserved = (slab.records.capacity(), slab.generations.capacity(), slab.free.capacity());
     for _ in 0..3 {
-        slab.insert_with(|_, _| Record { _bytes: [0; 252], _state: core::cmp::Ordering::Less });
+        slab.insert(Record { _bytes: [0; 252], _state: core::cmp::Ordering::Less });
     }
     assert_eq!(slab.records.as_ptr() as usize % 64, 0);
     for index in 0..3 {
@@ -53,7 +53,7 @@ proptest! {
             if kind == 0 {
                 let id = slab.insert(value);
                 prop_assert_eq!(id.is_some(), oracle.len() < 16);
-                if let Some((index, generation)) = id {
+                if let Some((index, generation, _)) = id {
                     prop_assert_eq!(oracle.insert(index, (generation, value)), None);
                 }
             } else {
