@@ -10,7 +10,6 @@ use crate::app::{App, Closed, ConnId, ConnectError, Cx, ListenError};
 use crate::demux::flow::FlowKey;
 use crate::demux::flows::Owner;
 use crate::demux::listeners::{self, Listener};
-use crate::demux::time_wait::TimeWait;
 use crate::ip::{NeighbourId, NextHop};
 use crate::metrics::{Counter, DropReason};
 use crate::tcp::output::{self, Path, Progress};
@@ -368,32 +367,36 @@ impl Stack {
     /// The record's end: everything of it goes back to where it came from. TIME-WAIT goes on in a record of its own.
     #[inline(never)]
     pub(super) fn release(&mut self, at: u32) -> Progress {
-        let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
-        recv::discard(tcb, &mut self.env);
-        self.env.tx.clear(&mut tcb.tx);
+        if self.waiting.len() == self.waiting.capacity() {
+            self.make_room_to_wait(at);
+        }
+        let Stack { conns, env, waiting, flows, wheel, .. } = self;
+        let Some(tcb) = conns.at_mut(at) else { return Progress::Done };
+        recv::discard(tcb, env);
+        env.tx.clear(&mut tcb.tx);
         let hash = tcb.hash;
-        let waits = (tcb.state() == State::TimeWait && tcb.closed.is_none()).then(|| close::time_wait(tcb));
-        self.conns.discard(at);
-        self.wheel.cancel(at);
-        match waits.and_then(|record| self.wait(record)) {
-            Some(waiting) => drop(self.flows.replace(hash, Owner::Conn(at), Owner::TimeWait(waiting))),
-            None => drop(self.flows.remove(hash, Owner::Conn(at))),
+        let waits = close::time_wait(tcb).and_then(|record| waiting.insert(env.now_ms, record));
+        conns.discard(at);
+        wheel.cancel(at);
+        if let Some(waits) = waits {
+            env.metrics.count(Counter::TimeWaits);
+            flows.replace(hash, Owner::Conn(at), Owner::TimeWait(waits));
+        } else {
+            flows.remove(hash, Owner::Conn(at));
         }
         Progress::Done
     }
 
-    /// Begins 2·MSL; the one that has waited longest makes room.
-    #[inline]
-    fn wait(&mut self, record: TimeWait) -> Option<u32> {
-        let now_ms = self.env.now_ms;
-        self.env.metrics.count(Counter::TimeWaits);
-        self.waiting.insert(now_ms, record).or_else(|| {
-            let (oldest, key) = self.waiting.oldest().map(|(oldest, record)| (oldest, record.key))?;
+    /// The connection in TIME-WAIT that has waited longest makes room, if this one is to wait.
+    #[cold]
+    fn make_room_to_wait(&mut self, at: u32) {
+        if self.conns.at(at).and_then(close::time_wait).is_some()
+            && let Some((oldest, key)) = self.waiting.oldest().map(|(oldest, record)| (oldest, record.key))
+        {
             self.waiting.remove(oldest);
             self.flows.remove(self.hasher.hash(&key), Owner::TimeWait(oldest));
             self.env.metrics.dropped(DropReason::TimeWaitFull);
-            self.waiting.insert(now_ms, record)
-        })
+        }
     }
 
     /// Resets every connection that is left.

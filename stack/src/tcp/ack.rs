@@ -39,6 +39,31 @@ fn not_in_flight(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verd
     Ok(()) // an old duplicate: RFC 9293 §3.10.7.4, ignored, its text is not
 }
 
+/// Our SYN is acknowledged: nothing else was sent before.
+#[inline]
+pub fn syn_acked(tcb: &mut Tcb, seg: &Segment, env: &Env) {
+    tcb.snd_una = seg.ack;
+    stop_waiting(tcb);
+    tell_of_room(tcb, env);
+}
+
+/// The application hears of room in the send queue, if it wanted some, once it is worth while.
+#[inline]
+fn tell_of_room(tcb: &mut Tcb, env: &Env) {
+    if tcb.bits.has(Bits::WANTS_ROOM) && send_queue::room(tcb, env) >= env.config.send_buffer_bytes / 4 {
+        tcb.bits.clear(Bits::WANTS_ROOM);
+        tcb.events.add(Events::WRITABLE);
+    }
+}
+
+/// What was waited for has come: the timer stops, to start anew if anything is still in flight, and nothing is stalled.
+#[inline(always)]
+fn stop_waiting(tcb: &mut Tcb) {
+    tcb.bits.clear(Bits::STALLED);
+    (tcb.persist_backoff, tcb.tail_probed) = (0, false);
+    timers::disarm_rtx(tcb);
+}
+
 /// The first window of a connection, from the segment that completed it.
 pub fn first_window(tcb: &mut Tcb, seg: &Segment) {
     let shift = if seg.flags.syn() { 0 } else { tcb.snd_shift };
@@ -53,9 +78,7 @@ fn new_data_acked(tcb: &mut Tcb, seg: &Segment, acked: u32, env: &mut Env) {
     let sample = if tcb.tx.is_empty() { None } else { send_queue::acknowledged(tcb, seg.ack, env) };
     tcb.snd_una = seg.ack;
     measure(tcb, seg, sample, env);
-    tcb.bits.clear(Bits::STALLED);
-    (tcb.persist_backoff, tcb.tail_probed) = (0, false);
-    timers::disarm_rtx(tcb);
+    stop_waiting(tcb);
     let learnt = seg.sack.len > 0 && tcb.bits.has(Bits::SACK) && sack::update(tcb, &seg.sack, env);
     if tcb.congestion.phase == Phase::Open {
         tcb.congestion.dup_acks = 0;
@@ -74,10 +97,7 @@ fn new_data_acked(tcb: &mut Tcb, seg: &Segment, acked: u32, env: &mut Env) {
         timers::arm_rtx(tcb, env); // unless it is armed for what was overtaken
         timers::arm_tail_probe(tcb, env);
     }
-    if tcb.bits.has(Bits::WANTS_ROOM) && send_queue::room(tcb, env) >= env.config.send_buffer_bytes / 4 {
-        tcb.bits.clear(Bits::WANTS_ROOM);
-        tcb.events.add(Events::WRITABLE);
-    }
+    tell_of_room(tcb, env);
 }
 
 /// A round trip: of a segment that was sent just once (RFC 6298 §3), else by the timestamp that came back (RFC 7323 §4.1).

@@ -60,33 +60,20 @@ fn arm_fin_wait_2(tcb: &mut Tcb, env: &Env) {
 }
 
 /// Eighth: the FIN bit (RFC 9293 §3.10.7.4). The FIN counts once everything before it has come.
-#[inline]
+#[inline(always)]
 pub fn eighth_fin(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
     if !tcb.state().can_receive() {
         // A FIN that comes again is acknowledged again: the sequence check saw to that.
         return;
     }
-    if seg.flags.fin() {
-        let at = seg.seq.add(seg.payload_len.into());
-        if at != tcb.rcv_nxt {
-            // Text that came from beyond it contradicts it.
-            if at.after(tcb.rcv_nxt) && at.at_or_before(tcb.rcv_adv) && recv::kept_end(tcb, env).at_or_before(at) {
-                tcb.cold_mut().fin_at = Some(at);
-                tcb.bits.set(Bits::ACK_NOW);
-            }
-            return;
-        }
-    } else if tcb.cold.as_ref().and_then(|cold| cold.fin_at) != Some(tcb.rcv_nxt) {
+    let due = seg.flags.fin() && seg.seq.add(seg.payload_len.into()) == tcb.rcv_nxt;
+    if (tcb.cold.is_some() || !due) && !counts_yet(tcb, seg, env) {
         return;
     }
     tcb.rcv_nxt += 1;
     if tcb.rcv_adv.before(tcb.rcv_nxt) {
         tcb.rcv_adv = tcb.rcv_nxt; // a FIN takes no room
     }
-    if let Some(cold) = &mut tcb.cold {
-        cold.fin_at = None;
-    }
-    recv::discard_out_of_order(tcb, env); // nothing follows a FIN
     tcb.bits.set(Bits::ACK_NOW.and(Bits::PEER_FIN));
     tcb.events.add(Events::PEER_CLOSED);
     match tcb.state() {
@@ -107,16 +94,40 @@ pub fn eighth_fin(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
     }
 }
 
-/// What TIME-WAIT keeps of a connection.
-pub fn time_wait(tcb: &Tcb) -> TimeWait {
-    TimeWait {
+/// Whether everything before the peer's FIN has come, where anything was out of order.
+#[cold]
+fn counts_yet(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> bool {
+    if seg.flags.fin() {
+        let at = seg.seq.add(seg.payload_len.into());
+        if at != tcb.rcv_nxt {
+            // Text that came from beyond it contradicts it.
+            if at.after(tcb.rcv_nxt) && at.at_or_before(tcb.rcv_adv) && recv::kept_end(tcb, env).at_or_before(at) {
+                tcb.cold_mut().fin_at = Some(at);
+                tcb.bits.set(Bits::ACK_NOW);
+            }
+            return false;
+        }
+    } else if tcb.cold.as_ref().and_then(|cold| cold.fin_at) != Some(tcb.rcv_nxt) {
+        return false;
+    }
+    if let Some(cold) = &mut tcb.cold {
+        cold.fin_at = None;
+    }
+    recv::discard_out_of_order(tcb, env); // nothing follows a FIN
+    true
+}
+
+/// What TIME-WAIT keeps of a connection that is in it.
+#[inline]
+pub fn time_wait(tcb: &Tcb) -> Option<TimeWait> {
+    (tcb.state() == State::TimeWait).then(|| TimeWait {
         key: tcb.key,
         snd_nxt: tcb.snd_nxt,
         rcv_nxt: tcb.rcv_nxt,
         ts_recent: tcb.ts_recent,
         expiry: 0,
         timestamps: tcb.bits.has(Bits::TIMESTAMPS),
-    }
+    })
 }
 
 /// What becomes of a segment in TIME-WAIT.

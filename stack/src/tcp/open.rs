@@ -64,8 +64,16 @@ pub fn syn_sent_arrives(tcb: &mut Tcb, seg: &Segment, frame: &mut Option<Frame>,
     {
         tcb.rtt.measured((rtt_ms + 1).saturating_mul(1_000)); // RFC 6298 §3; rounded up to the tick
     }
-    our_syn_is_acked(tcb, seg, env)?;
-    // Text and FIN that came with it stand after the SYN.
+    our_syn_is_acked(tcb, seg, env);
+    match seg.payload_len > 0 || seg.flags.fin() {
+        true => text_with_syn(tcb, seg, frame, env),
+        false => Ok(()),
+    }
+}
+
+/// Text and FIN that came with a SYN stand after it.
+#[cold]
+fn text_with_syn(tcb: &mut Tcb, seg: &Segment, frame: &mut Option<Frame>, env: &mut Env) -> Result<(), Verdict> {
     input::text_and_fin(tcb, &Segment { seq: tcb.rcv_nxt, ..*seg }, frame, env)
 }
 
@@ -77,17 +85,20 @@ pub fn completes_simultaneous_open(tcb: &Tcb, seg: &Segment) -> bool {
 /// Completes a simultaneous open (RFC 9293 §3.5, figure 7).
 #[cold]
 pub fn both_syns_crossed(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
-    our_syn_is_acked(tcb, seg, env)
+    if seg.ack.after(tcb.snd_nxt) {
+        return Err(Verdict::Drop(DropReason::AckUnacceptable)); // ours was never sent
+    }
+    our_syn_is_acked(tcb, seg, env);
+    Ok(())
 }
 
 #[inline]
-fn our_syn_is_acked(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> Result<(), Verdict> {
+fn our_syn_is_acked(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
     established(tcb, env);
     tcb.bits.set(Bits::ACK_NOW);
-    ack::acknowledge(tcb, seg, env)?;
-    // RFC 7323 §2.2: the window of a SYN is not scaled. So it is read after, and not by, the acknowledgment.
+    ack::syn_acked(tcb, seg, env);
+    // RFC 7323 §2.2: the window of a SYN is not scaled.
     ack::first_window(tcb, seg);
-    Ok(())
 }
 
 /// ESTABLISHED is reached: by SYN-ACK, or by the ACK of our SYN-ACK.
