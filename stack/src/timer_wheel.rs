@@ -52,6 +52,18 @@ impl TimerWheel {
         self.file(node, deadline);
     }
 
+    /// Lets `id` expire at `deadline` at the latest: an earlier deadline that it has stays. Says which it has now.
+    #[inline]
+    pub fn arm_by(&mut self, id: u32, deadline: u32) -> u32 {
+        match self.deadline(id) {
+            Some(earlier) if !is_after(earlier, deadline) => earlier,
+            _ => {
+                self.arm(id, deadline);
+                deadline
+            }
+        }
+    }
+
     /// Takes back the deadline of `id`. Whether there was one.
     #[inline]
     pub fn cancel(&mut self, id: u32) -> bool {

@@ -33,6 +33,11 @@ pub struct NeighbourId {
     generation: u32,
 }
 
+impl NeighbourId {
+    /// Of no neighbour, and of no connection that has not yet looked for its neighbour either.
+    pub const NOBODY: NeighbourId = NeighbourId { index: u32::MAX, generation: 0 };
+}
+
 /// How something about a neighbour came to be known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Evidence {

@@ -361,10 +361,11 @@ impl Stack {
         self.env.now_ms.wrapping_add(self.isn.timestamp_offset(hash))
     }
 
+    #[inline]
     fn syn_ack_in_place(&mut self, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
         let mss = self.local_mss(&record.key);
         let header = open::syn_ack(record, &self.env.config, mss, self.ts_value(arrived.hash));
-        self.answer(arrived, &header, tx);
+        self.answer_inlined(arrived, &header, tx);
     }
 
     /// Answers a segment for which there is no connection by a reset.
@@ -377,6 +378,11 @@ impl Stack {
 
     /// Sends a segment without payload back to where `arrived` came from, in the frame that it came in. Whether it could.
     fn answer(&mut self, arrived: &mut Arrived, header: &Header, tx: &mut TxBurst) -> bool {
+        self.answer_inlined(arrived, header, tx)
+    }
+
+    #[inline(always)]
+    fn answer_inlined(&mut self, arrived: &mut Arrived, header: &Header, tx: &mut TxBurst) -> bool {
         if tx.room() == 0 {
             self.env.metrics.dropped(DropReason::TransmitFull);
             return false;
@@ -384,9 +390,10 @@ impl Stack {
         // TCP keeps the frames of segments that it takes, and does not answer those here.
         let Some(mut frame) = arrived.frame.take() else { return false };
         let net = &arrived.net;
-        let path = Path { link: self.ip.ethernet(net.link.src_mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
+        let path = Path::new(self.ip.ethernet(net.link.src_mac), self.tx_checksum);
         frame.reset();
-        tx.push(output::bare(frame, &Ip::new(net.dst, net.src), header, &path));
+        output::bare(&mut frame, &Ip::new(net.dst, net.src), header, &path);
+        tx.push(frame);
         true
     }
 }

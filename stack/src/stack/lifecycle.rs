@@ -100,6 +100,7 @@ impl Stack {
     }
 
     /// The MSS to announce and to send at most: what the path carries (RFC 9293 §3.7.1, RFC 6691).
+    #[inline]
     pub(super) fn local_mss(&self, key: &FlowKey) -> u16 {
         output::mss(self.ip.path_mtu(self.env.now, key.remote), key.local.is_v4())
     }
@@ -155,7 +156,7 @@ impl Stack {
         let header = close::abort(tcb);
         let ip = tcb.key_ip();
         if let NextHop::Ready(mac) = self.ip.next_hop(now, ip.dst, &mut tcb.neighbour, None) {
-            let path = Path { link: self.ip.ethernet(mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
+            let path = Path::new(self.ip.ethernet(mac), self.tx_checksum);
             if output::send_bare(&ip, &header, &self.env.pool, &path, tx) == Progress::Done {
                 self.env.metrics.count(Counter::ResetsSent);
             }
@@ -223,7 +224,7 @@ impl Stack {
             }
             let mut neighbour = NeighbourId::default();
             if let NextHop::Ready(mac) = self.ip.next_hop(now, record.key.remote, &mut neighbour, None) {
-                let path = Path { link: self.ip.ethernet(mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
+                let path = Path::new(self.ip.ethernet(mac), self.tx_checksum);
                 let ts_value = self.ts_value(self.hasher.hash(&record.key));
                 let header = open::syn_ack(&record, &self.env.config, self.local_mss(&record.key), ts_value);
                 let ip = crate::wire::packet::Ip::new(record.key.local, record.key.remote);
@@ -370,14 +371,14 @@ impl Stack {
         if self.waiting.len() == self.waiting.capacity() {
             self.make_room_to_wait(at);
         }
-        let Stack { conns, env, waiting, flows, wheel, .. } = self;
+        let Stack { conns, env, waiting, flows, .. } = self;
         let Some(tcb) = conns.at_mut(at) else { return Progress::Done };
         recv::discard(tcb, env);
         env.tx.clear(&mut tcb.tx);
         let hash = tcb.hash;
         let waits = close::time_wait(tcb).and_then(|record| waiting.insert(env.now_ms, record));
+        // The wheel keeps its entry, for the next connection in this place, or finds nobody there.
         conns.discard(at);
-        wheel.cancel(at);
         if let Some(waits) = waits {
             env.metrics.count(Counter::TimeWaits);
             flows.replace(hash, Owner::Conn(at), Owner::TimeWait(waits));

@@ -4,26 +4,49 @@ use handfast_drivers::burst::TxBurst;
 
 use super::Stack;
 use crate::app::Closed;
-use crate::ip::NextHop;
+use crate::ip::{Ip, NeighbourId, NextHop};
 use crate::metrics::DropReason;
 use crate::tcp::env::Env;
 use crate::tcp::output::{self, Path, Progress};
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Tcb};
 use crate::tcp::timers;
+use crate::timer_wheel::TimerWheel;
 use crate::trace::TraceKind;
+use crate::wire::address::Address;
 use crate::wire::tcp::Flags;
+
+/// The path to a neighbour, as long as a burst is made: many connections in a row have the same.
+struct Way {
+    neighbour: NeighbourId,
+    /// Who is reached through it.
+    remote: Address,
+    path: Path,
+}
+
+impl Way {
+    /// Whether a connection's segments go this way, too.
+    #[inline(always)]
+    fn leads_to_peer_of(&self, tcb: &mut Tcb) -> bool {
+        if self.neighbour != tcb.neighbour && self.remote != tcb.key.remote {
+            return false;
+        }
+        tcb.neighbour = self.neighbour;
+        true
+    }
+}
 
 impl Stack {
     /// Sends for each owing connection once. `false` when the burst is full and more is owed. What waits for a frame stays
     /// owed until another turn.
     pub(super) fn send_owed(&mut self, tx: &mut TxBurst) -> bool {
+        let mut way = None;
         for _ in 0..self.owing.len() {
             if tx.room() == 0 {
                 return false;
             }
             let Some(at) = self.owing.pop_front() else { break };
-            match self.send_for(at, tx) {
+            match self.send_for(at, &mut way, tx) {
                 Progress::Done => {}
                 Progress::Full => {
                     self.owing.push_front(at);
@@ -36,42 +59,37 @@ impl Stack {
     }
 
     #[inline]
-    fn send_for(&mut self, at: u32, tx: &mut TxBurst) -> Progress {
-        let now = self.env.now;
+    fn send_for(&mut self, at: u32, way: &mut Option<Way>, tx: &mut TxBurst) -> Progress {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         if tcb.bits.has(Bits::RESET_OWED) {
             return self.send_reset(at, tx);
         }
-        if !output::is_owing(tcb) || tcb.bits.has(Bits::AWAITS_NEIGHBOUR) {
-            return self.settle(at);
+        let (waiting, mut progress) = (tx.len(), Progress::Done);
+        if output::is_owing(tcb) && !tcb.bits.has(Bits::AWAITS_NEIGHBOUR) {
+            let way = match way {
+                Some(way) if way.leads_to_peer_of(tcb) => way,
+                _ => match find_way(tcb, at, &mut self.ip, &self.env, self.tx_checksum) {
+                    Ok(found) => way.insert(found),
+                    Err(next_hop) => return self.cannot_send(at, next_hop),
+                },
+            };
+            progress = output::run(tcb, &mut self.env, &way.path, tx);
         }
-        let next_hop = match self.ip.fresh(now, tcb.neighbour) {
-            Some(mac) => NextHop::Ready(mac),
-            None => {
-                let next_hop = self.ip.next_hop(now, tcb.key.remote, &mut tcb.neighbour, Some(at));
-                if is_answered(tcb, &self.env) {
-                    self.ip.confirm(now, tcb.neighbour);
-                }
-                next_hop
-            }
-        };
-        match next_hop {
-            NextHop::Ready(mac) => {
-                let path = Path { link: self.ip.ethernet(mac), tx_checksum: self.tx_checksum, mtu: self.ip.mtu() };
-                let waiting = tx.len();
-                let progress = output::run(tcb, &mut self.env, &path, tx);
-                let sent = tx.len() - waiting;
-                if self.trace.wants(tcb.bits.has(Bits::TRACED)) && sent > 0 {
-                    let (seq, ack) = (tcb.snd_nxt, tcb.rcv_nxt);
-                    self.note(at, TraceKind::Sent, Flags::default(), seq, ack, sent as u16);
-                }
-                if progress != Progress::Done {
-                    return progress;
-                }
-            }
-            unready => self.cannot_send(at, unready),
+        let over = progress == Progress::Done && settle(tcb, at, &mut self.wheel);
+        if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
+            self.note_sent(at, tx.len() - waiting);
         }
-        self.settle(at)
+        if over { self.release(at) } else { progress }
+    }
+
+    #[cold]
+    fn note_sent(&mut self, at: u32, segments: usize) {
+        if let Some(tcb) = self.conns.at(at)
+            && segments > 0
+        {
+            let (seq, ack) = (tcb.snd_nxt, tcb.rcv_nxt);
+            self.note(at, TraceKind::Sent, Flags::default(), seq, ack, segments as u16);
+        }
     }
 
     #[cold]
@@ -89,13 +107,13 @@ impl Stack {
 
     /// There is no way to the peer now.
     #[cold]
-    fn cannot_send(&mut self, at: u32, next_hop: NextHop) {
-        let Some(tcb) = self.conns.at_mut(at) else { return };
+    fn cannot_send(&mut self, at: u32, next_hop: NextHop) -> Progress {
+        let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         if next_hop == NextHop::Pending {
             tcb.bits.set(Bits::AWAITS_NEIGHBOUR);
             // Only so many can wait; the rest look again.
             timers::arm_retry(tcb, LOOK_AGAIN_MS, &self.env);
-            return;
+            return self.settle(at);
         }
         self.env.metrics.dropped(DropReason::Unresolved);
         match tcb.state() {
@@ -103,25 +121,51 @@ impl Stack {
             // Retransmission tries again.
             _ => timers::arm_retry(tcb, LOOK_AGAIN_MS, &self.env),
         }
+        self.settle(at)
     }
 
-    /// After output: the record is released, or its next deadline is noted.
-    #[inline(always)]
+    #[cold]
     fn settle(&mut self, at: u32) -> Progress {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
-        tcb.bits.clear(Bits::OWING);
-        // A record that is still marked stays until its turn: another connection in its place would be in the queue twice.
-        if tcb.bits.has(Bits::REPORTED) && tcb.is_over() && !tcb.bits.has(Bits::MARKED) {
-            return self.release(at);
-        }
-        if let Some(deadline) = timers::next_deadline(tcb)
-            && !(tcb.bits.has(Bits::WHEEL_ARMED) && timers::passed(tcb.wheel_at_ms, deadline))
-        {
-            tcb.bits.set(Bits::WHEEL_ARMED);
-            tcb.wheel_at_ms = deadline;
-            self.wheel.arm(at, deadline);
-        }
-        Progress::Done
+        if settle(tcb, at, &mut self.wheel) { self.release(at) } else { Progress::Done }
+    }
+}
+
+/// After output: the next deadline is noted. `true` if the record is over, and to be released.
+#[inline(always)]
+fn settle(tcb: &mut Tcb, at: u32, wheel: &mut TimerWheel) -> bool {
+    tcb.bits.clear(Bits::OWING);
+    // A record that is still marked stays until its turn: another connection in its place would be in the queue twice.
+    if tcb.bits.has(Bits::REPORTED) && tcb.is_over() && !tcb.bits.has(Bits::MARKED) {
+        return true;
+    }
+    if let Some(deadline) = timers::next_deadline(tcb)
+        && !(tcb.bits.has(Bits::WHEEL_ARMED) && timers::passed(tcb.wheel_at_ms, deadline))
+    {
+        tcb.bits.set(Bits::WHEEL_ARMED);
+        // Another connection that was in this place may have left an entry that is early enough.
+        tcb.wheel_at_ms = wheel.arm_by(at, deadline);
+    }
+    false
+}
+
+/// The way to a connection's neighbour, or why there is none now.
+#[inline(never)]
+fn find_way(tcb: &mut Tcb, at: u32, ip: &mut Ip, env: &Env, tx_checksum: bool) -> Result<Way, NextHop> {
+    let remote = tcb.key.remote;
+    let path = |ip: &Ip, mac| Path::new(ip.ethernet(mac), tx_checksum);
+    if let Some(mac) = ip.fresh(env.now, tcb.neighbour) {
+        return Ok(Way { neighbour: tcb.neighbour, remote, path: path(ip, mac) });
+    }
+    let next_hop = ip.next_hop(env.now, remote, &mut tcb.neighbour, Some(at));
+    if is_answered(tcb, env) {
+        ip.confirm(env.now, tcb.neighbour);
+    }
+    let NextHop::Ready(mac) = next_hop else { return Err(next_hop) };
+    match ip.fresh(env.now, tcb.neighbour) {
+        Some(mac) => Ok(Way { neighbour: tcb.neighbour, remote, path: path(ip, mac) }),
+        // The next connection may have proof that the neighbour is there: it is to be asked.
+        None => Ok(Way { neighbour: NeighbourId::NOBODY, remote: Address::UNSPECIFIED_V6, path: path(ip, mac) }),
     }
 }
 

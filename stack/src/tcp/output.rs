@@ -14,19 +14,29 @@ use crate::tcp::send_queue;
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Tcb};
 use crate::tcp::timers;
-use crate::wire::ethernet::Ethernet;
+use crate::wire::address::Address;
+use crate::wire::ethernet::{self, ETHERTYPE_IPV4, Ethernet};
 use crate::wire::packet::{self, Ip};
-use crate::wire::tcp::{Flags, Header, Options, SackBlock, Seq, Timestamps};
+use crate::wire::tcp::{self, Flags, Header, Options, SackBlock, Seq, Timestamps};
 
-/// How frames reach the peer.
+type Link = [u8; ethernet::HEADER_LEN];
+
+/// How frames reach the peer: what all segments have in common that go this way.
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
-    /// The Ethernet header.
-    pub link: Ethernet,
-    /// The device fills in TCP checksums.
-    pub tx_checksum: bool,
-    /// The largest IP packet that gets through, in bytes.
-    pub mtu: u16,
+    link: Ethernet,
+    /// The same as it is written before IPv4, if it has no tag.
+    untagged: Option<Link>,
+    tx_checksum: bool,
+}
+
+impl Path {
+    /// By this Ethernet header, whose EtherType does not matter. With `tx_checksum` the device fills in TCP checksums.
+    #[inline]
+    pub fn new(link: Ethernet, tx_checksum: bool) -> Path {
+        let untagged = Ethernet { ethertype: ETHERTYPE_IPV4, ..link }.untagged();
+        Path { link, untagged: link.vlan.is_none().then_some(untagged), tx_checksum }
+    }
 }
 
 /// How far output came.
@@ -77,26 +87,10 @@ fn syn(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress 
     if !tcb.bits.has(Bits::SYN_OWED) {
         return acknowledgment_if_synchronised(tcb, env, path, tx);
     }
-    let answers = tcb.state() == State::SynReceived;
-    let mut options = open::syn_options(&env.config, tcb.mss, tcb.ts_value(env.now_ms));
-    if answers {
-        options.timestamps = tcb
-            .bits
-            .has(Bits::TIMESTAMPS)
-            .then_some(Timestamps { value: tcb.ts_value(env.now_ms), echo: tcb.ts_recent });
-        options.sack_permitted &= tcb.bits.has(Bits::SACK);
-        options.window_scale = options.window_scale.filter(|_| tcb.bits.has(Bits::SCALING));
-    }
-    let header = Header {
-        src_port: tcb.key.local_port,
-        dst_port: tcb.key.remote_port,
-        seq: tcb.iss,
-        ack: if answers { tcb.rcv_nxt } else { Seq(0) },
-        flags: if answers { Flags::SYN | Flags::ACK } else { Flags::SYN },
-        window: open::syn_window(&env.config) as u16,
-        options,
+    let progress = match tcb.state() {
+        State::SynReceived => send_bare(&tcb.key_ip(), &crossed_syn(tcb, env), &env.pool, path, tx),
+        _ => send_syn(tcb, env, path, tx),
     };
-    let progress = send(&tcb.key_ip(), &header, &env.pool, path, tx);
     if progress != Progress::Done {
         return progress;
     }
@@ -111,6 +105,43 @@ fn syn(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress 
     Progress::Done
 }
 
+#[inline]
+fn send_syn(tcb: &Tcb, env: &Env, path: &Path, tx: &mut TxBurst) -> Progress {
+    let options = open::syn_options(&env.config, tcb.mss, tcb.ts_value(env.now_ms));
+    let header = Header {
+        src_port: tcb.key.local_port,
+        dst_port: tcb.key.remote_port,
+        seq: tcb.iss,
+        ack: Seq(0),
+        flags: Flags::SYN,
+        window: open::syn_window(&env.config) as u16,
+        options,
+    };
+    let (Some(link), Some(options)) = (path.usual(&tcb.key.local), options.all_of_syn()) else {
+        return send_bare(&tcb.key_ip(), &header, &env.pool, path, tx);
+    };
+    send_known(link, &tcb.key_ip(), &Header { options, ..header }, &env.pool, path, tx)
+}
+
+/// The SYN-ACK of both ends, after their SYNs crossed.
+#[cold]
+fn crossed_syn(tcb: &Tcb, env: &Env) -> Header {
+    let mut options = open::syn_options(&env.config, tcb.mss, 0);
+    options.timestamps = tcb.bits.has(Bits::TIMESTAMPS).then(|| timestamps(tcb, env));
+    options.sack_permitted &= tcb.bits.has(Bits::SACK);
+    options.window_scale = options.window_scale.filter(|_| tcb.bits.has(Bits::SCALING));
+    Header {
+        src_port: tcb.key.local_port,
+        dst_port: tcb.key.remote_port,
+        seq: tcb.iss,
+        ack: tcb.rcv_nxt,
+        flags: Flags::SYN | Flags::ACK,
+        window: open::syn_window(&env.config) as u16,
+        options,
+    }
+}
+
+#[cold]
 fn acknowledgment_if_synchronised(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
     match tcb.state() {
         State::SynReceived => acknowledgment(tcb, env, path, tx),
@@ -118,8 +149,26 @@ fn acknowledgment_if_synchronised(tcb: &mut Tcb, env: &mut Env, path: &Path, tx:
     }
 }
 
-/// Data and FIN: what is lost first, then what is new.
+/// Data, and the FIN after it.
+#[inline]
 fn segments(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
+    if tcb.tx_unsent != NIL || tcb.lost_bytes() > 0 {
+        let progress = data(tcb, env, path, tx);
+        if progress != Progress::Done {
+            return progress;
+        }
+    } else {
+        tcb.bits.clear(Bits::CWND_LIMITED);
+    }
+    let fin_due = tcb.bits.has(Bits::FIN_QUEUED) && tcb.tx_unsent == NIL && !tcb.fin_sent();
+    if fin_due || tcb.bits.has(Bits::FIN_AGAIN) {
+        return fin(tcb, env, path, tx);
+    }
+    Progress::Done
+}
+
+/// Data: what is lost first, then what is new.
+fn data(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
     let ahead = tcb.stamp_us.wrapping_sub(env.now_us32()) < 1 << 20;
     tcb.stamp_us = if ahead { tcb.stamp_us.wrapping_add(1) } else { env.now_us32() };
     if tcb.lost_bytes() > 0 {
@@ -147,10 +196,6 @@ fn segments(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Prog
     }
     if tcb.tx_unsent != unsent {
         timers::arm_tail_probe(tcb, env);
-    }
-    let fin_due = tcb.bits.has(Bits::FIN_QUEUED) && tcb.tx_unsent == NIL && !tcb.fin_sent();
-    if fin_due || tcb.bits.has(Bits::FIN_AGAIN) {
-        return fin(tcb, env, path, tx);
     }
     Progress::Done
 }
@@ -282,13 +327,12 @@ fn send_segment(tcb: &mut Tcb, at: u32, env: &mut Env, path: &Path, tx: &mut TxB
             flags |= Flags::FIN;
         }
     }
-    let header = header(tcb, env, seq, flags);
-    let v6 = !tcb.key.local.is_v4();
-    let header_len = packet::headers_len(path.link.vlan.is_some(), v6, &header, &[]);
+    let header = header(tcb, env, seq, flags, options(tcb, env));
+    let header_len = path.headers_len(&tcb.key_ip(), &header, &[]);
     let Some((held, _, sent)) = env.tx.get_mut(at) else { return Sending::DeviceHasIt };
     let Some((room, payload)) = held.header_mut(header_len) else { return Sending::DeviceHasIt };
     let len = payload.len();
-    packet::emit_headers(room, &path.link, &tcb.key_ip(), &header, &[], payload, !path.tx_checksum);
+    path.emit(room, &tcb.key_ip(), &header, &[], payload);
     if tx.push_held(held, header_len, len).is_err() {
         return Sending::DeviceHasIt;
     }
@@ -343,6 +387,9 @@ fn fin(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress 
 /// An acknowledgment alone, if one is owed that no segment carried; keep-alive probes are acknowledgments too.
 #[inline]
 fn acknowledgment(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
+    if !tcb.bits.has(Bits::ACK_NOW.and(Bits::WINDOW_CHECK).and(Bits::KEEPALIVE_OWED)) {
+        return Progress::Done;
+    }
     if tcb.bits.has(Bits::WINDOW_CHECK) {
         tcb.bits.clear(Bits::WINDOW_CHECK);
         if recv::window_update_due(tcb, env) {
@@ -368,20 +415,40 @@ fn acknowledgment(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -
 
 /// A segment without payload of a synchronised connection.
 fn send_control(tcb: &mut Tcb, env: &mut Env, seq: Seq, flags: Flags, path: &Path, tx: &mut TxBurst) -> Progress {
-    let header = header(tcb, env, seq, flags);
-    let progress = send(&tcb.key_ip(), &header, &env.pool, path, tx);
-    if progress == Progress::Done {
-        told(tcb);
+    let Some(link) = path.usual(&tcb.key.local).filter(|_| tcb.bits.has(Bits::TIMESTAMPS)) else {
+        return send_any_control(tcb, env, seq, flags, &[], path, tx);
+    };
+    if tx.room() == 0 {
+        return Progress::Full;
     }
-    progress
+    // Where it is known which options there are, it is known where everything goes.
+    let Some(out) = tx.push_new(&env.pool, CONTROL_LEN) else { return Progress::NoFrame };
+    let header = header(tcb, env, seq, flags, Options::of_timestamps(timestamps(tcb, env)));
+    packet::emit_usual_headers(out, link, &tcb.key_ip(), &header, &[], &[], !path.tx_checksum);
+    told(tcb);
+    Progress::Done
 }
 
 /// An acknowledgment that tells what has come out of order, if anything has.
 #[cold]
 fn send_blocks(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
     let blocks = sack::blocks(tcb, env);
-    let header = header(tcb, env, tcb.snd_nxt, Flags::ACK);
-    let progress = send_any(tcb.key_ip(), header, blocks.as_slice(), &env.pool, path, tx);
+    send_any_control(tcb, env, tcb.snd_nxt, Flags::ACK, blocks.as_slice(), path, tx)
+}
+
+/// [`send_control`] on all paths, with SACK blocks.
+#[cold]
+fn send_any_control(
+    tcb: &mut Tcb,
+    env: &mut Env,
+    seq: Seq,
+    flags: Flags,
+    sack: &[SackBlock],
+    path: &Path,
+    tx: &mut TxBurst,
+) -> Progress {
+    let header = header(tcb, env, seq, flags, options(tcb, env));
+    let progress = send_any(&tcb.key_ip(), &header, sack, &env.pool, path, tx);
     if progress == Progress::Done {
         told(tcb);
     }
@@ -389,11 +456,9 @@ fn send_blocks(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> P
 }
 
 /// A header of a synchronised connection. It tells RCV.NXT and the window; [`told`] notes that it did once it is out.
-#[inline]
-fn header(tcb: &mut Tcb, env: &Env, seq: Seq, flags: Flags) -> Header {
+#[inline(always)]
+fn header(tcb: &mut Tcb, env: &Env, seq: Seq, flags: Flags, options: Options) -> Header {
     let window = recv::advertise(tcb, env) >> tcb.rcv_shift;
-    let timestamps =
-        tcb.bits.has(Bits::TIMESTAMPS).then(|| Timestamps { value: tcb.ts_value(env.now_ms), echo: tcb.ts_recent });
     Header {
         src_port: tcb.key.local_port,
         dst_port: tcb.key.remote_port,
@@ -401,8 +466,19 @@ fn header(tcb: &mut Tcb, env: &Env, seq: Seq, flags: Flags) -> Header {
         ack: tcb.rcv_nxt,
         flags,
         window: window.min(u16::MAX.into()) as u16,
-        options: Options { timestamps, ..Options::default() },
+        options,
     }
+}
+
+/// The options of a synchronised connection, SACK blocks apart.
+#[inline]
+fn options(tcb: &Tcb, env: &Env) -> Options {
+    Options { timestamps: tcb.bits.has(Bits::TIMESTAMPS).then(|| timestamps(tcb, env)), ..Options::default() }
+}
+
+#[inline]
+fn timestamps(tcb: &Tcb, env: &Env) -> Timestamps {
+    Timestamps { value: tcb.ts_value(env.now_ms), echo: tcb.ts_recent }
 }
 
 /// The peer has been told RCV.NXT and the window.
@@ -413,46 +489,75 @@ fn told(tcb: &mut Tcb) {
 }
 
 /// Sends a segment without payload.
-pub fn send_bare(ip: &Ip, header: &Header, pool: &FramePool, path: &Path, tx: &mut TxBurst) -> Progress {
-    send_any(*ip, *header, &[], pool, path, tx)
-}
-
-/// [`send_bare`], inlined where many segments are made: a header goes from registers into the packet.
-#[inline(always)]
-fn send(ip: &Ip, header: &Header, pool: &FramePool, path: &Path, tx: &mut TxBurst) -> Progress {
-    if !packet::is_usual(&path.link, &ip.src) {
-        return send_any(*ip, *header, &[], pool, path, tx);
-    }
-    if tx.room() == 0 {
-        return Progress::Full;
-    }
-    let len = packet::headers_len(false, false, header, &[]);
-    let Some(packet) = tx.push_new(pool, len) else { return Progress::NoFrame };
-    packet::emit_usual_headers(packet, &path.link, ip, header, &[], &[], !path.tx_checksum);
-    Progress::Done
-}
-
-/// [`send_bare`] on all paths, with SACK blocks.
 #[cold]
-fn send_any(ip: Ip, header: Header, sack: &[SackBlock], pool: &FramePool, path: &Path, tx: &mut TxBurst) -> Progress {
+pub fn send_bare(ip: &Ip, header: &Header, pool: &FramePool, path: &Path, tx: &mut TxBurst) -> Progress {
+    send_any(ip, header, &[], pool, path, tx)
+}
+
+/// Sends a segment without payload and with SACK blocks.
+fn send_any(ip: &Ip, header: &Header, sack: &[SackBlock], pool: &FramePool, path: &Path, tx: &mut TxBurst) -> Progress {
     if tx.room() == 0 {
         return Progress::Full;
     }
-    let len = packet::headers_len(path.link.vlan.is_some(), !ip.src.is_v4(), &header, sack);
-    let Some(packet) = tx.push_new(pool, len) else { return Progress::NoFrame };
-    packet::emit_headers(packet, &path.link, &ip, &header, sack, &[], !path.tx_checksum);
+    let Some(out) = tx.push_new(pool, path.headers_len(ip, header, sack)) else { return Progress::NoFrame };
+    path.emit(out, ip, header, sack, &[]);
     Progress::Done
 }
 
-/// Writes a segment without payload into an empty frame.
-#[inline]
-pub fn bare(mut frame: Frame, ip: &Ip, header: &Header, path: &Path) -> Frame {
-    let len = packet::headers_len(path.link.vlan.is_some(), !ip.src.is_v4(), header, &[]);
-    packet::emit_headers(frame.append(len), &path.link, ip, header, &[], &[], !path.tx_checksum);
-    frame
+/// [`send_bare`] on the usual path, inlined where it is known which options there are, and so where everything goes.
+#[inline(always)]
+fn send_known(link: &Link, ip: &Ip, header: &Header, pool: &FramePool, path: &Path, tx: &mut TxBurst) -> Progress {
+    if tx.room() == 0 {
+        return Progress::Full;
+    }
+    let Some(out) = tx.push_new(pool, packet::headers_len(false, false, header, &[])) else { return Progress::NoFrame };
+    packet::emit_usual_headers(out, link, ip, header, &[], &[], !path.tx_checksum);
+    Progress::Done
+}
+
+/// Writes a segment without payload into an empty frame: a SYN-ACK, or what there are few of.
+#[inline(always)]
+pub fn bare(frame: &mut Frame, ip: &Ip, header: &Header, path: &Path) {
+    match (path.usual(&ip.src), header.options.all_of_syn()) {
+        (Some(link), Some(options)) => {
+            let header = Header { options, ..*header };
+            let out = frame.append(packet::headers_len(false, false, &header, &[]));
+            packet::emit_usual_headers(out, link, ip, &header, &[], &[], !path.tx_checksum);
+        }
+        _ => any_bare(frame, ip, header, path),
+    }
+}
+
+#[cold]
+fn any_bare(frame: &mut Frame, ip: &Ip, header: &Header, path: &Path) {
+    path.emit(frame.append(path.headers_len(ip, header, &[])), ip, header, &[], &[]);
+}
+
+impl Path {
+    /// The Ethernet header as it is written, where the packets from this source are IPv4 and have no tag.
+    #[inline(always)]
+    fn usual(&self, src: &Address) -> Option<&Link> {
+        self.untagged.as_ref().filter(|_| src.is_v4())
+    }
+
+    /// The length in bytes of all headers of a segment.
+    #[inline]
+    fn headers_len(&self, ip: &Ip, header: &Header, sack: &[SackBlock]) -> usize {
+        packet::headers_len(self.link.vlan.is_some(), !ip.src.is_v4(), header, sack)
+    }
+
+    /// Writes all headers of a segment into `out`, which ends where its payload begins.
+    #[inline(always)]
+    fn emit(&self, out: &mut [u8], ip: &Ip, header: &Header, sack: &[SackBlock], payload: &[u8]) {
+        match self.usual(&ip.src) {
+            Some(link) => packet::emit_usual_headers(out, link, ip, header, sack, payload, !self.tx_checksum),
+            None => packet::emit_headers(out, &self.link, ip, header, sack, payload, !self.tx_checksum),
+        }
+    }
 }
 
 /// The payload of a full segment without options that an IP packet of `mtu` bytes carries.
+#[inline]
 pub fn mss(mtu: u16, is_v4: bool) -> u16 {
     mtu.saturating_sub(if is_v4 { 40 } else { 60 }).max(MSS_MIN)
 }
@@ -466,6 +571,8 @@ impl Tcb {
 }
 
 const MSS_MIN: u16 = 64;
+/// All headers of a segment with timestamps, untagged and over IPv4.
+const CONTROL_LEN: usize = packet::ip_headers_len(false, false) + tcp::HEADER_LEN + tcp::TIMESTAMPS_LEN;
 /// No timeout is shorter: most segments need not compute theirs.
 const IDLE_MIN_MS: u32 = 1;
 

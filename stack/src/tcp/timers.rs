@@ -52,24 +52,22 @@ pub fn expired(tcb: &mut Tcb, env: &mut Env) -> Expired {
 /// The earliest deadline, in wrapped milliseconds.
 #[inline]
 pub fn next_deadline(tcb: &Tcb) -> Option<u32> {
-    let armed = tcb.bits.only(Bits::RTX_ARMED.and(Bits::ACK_DELAYED).and(Bits::IDLE_ARMED).and(Bits::APP_ARMED));
-    match armed {
-        Bits(0) => None,
-        Bits::RTX_ARMED => Some(tcb.rtx_at_ms),
-        _ => Some(earliest(tcb)),
-    }
+    let several = Bits::ACK_DELAYED.and(Bits::IDLE_ARMED).and(Bits::APP_ARMED);
+    let rtx = tcb.bits.has(Bits::RTX_ARMED).then_some(tcb.rtx_at_ms);
+    if tcb.bits.has(several) { earliest(tcb, rtx) } else { rtx }
 }
 
 /// Of several deadlines, which lie within 24 days of each other.
-fn earliest(tcb: &Tcb) -> u32 {
-    let deadlines = [
-        (Bits::RTX_ARMED, tcb.rtx_at_ms),
-        (Bits::ACK_DELAYED, tcb.ack_at_ms),
-        (Bits::IDLE_ARMED, tcb.idle_at_ms),
-        (Bits::APP_ARMED, tcb.app_at_ms),
-    ];
-    let armed = deadlines.into_iter().filter(|(bit, _)| tcb.bits.has(*bit)).map(|(_, at)| at);
-    armed.reduce(|a, b| if passed(a, b) { a } else { b }).unwrap_or(tcb.rtx_at_ms)
+fn earliest(tcb: &Tcb, rtx: Option<u32>) -> Option<u32> {
+    let others =
+        [(Bits::ACK_DELAYED, tcb.ack_at_ms), (Bits::IDLE_ARMED, tcb.idle_at_ms), (Bits::APP_ARMED, tcb.app_at_ms)];
+    let mut earliest = rtx;
+    for (armed, at) in others {
+        if tcb.bits.has(armed) && !earliest.is_some_and(|earlier| passed(earlier, at)) {
+            earliest = Some(at);
+        }
+    }
+    earliest
 }
 
 /// `at` is not after `now`, both wrapped milliseconds.

@@ -86,6 +86,7 @@ fn memory_is_reserved_once() {
 #[derive(Clone, Debug)]
 enum Op {
     Arm(u32, i32),
+    ArmBy(u32, i32),
     Cancel(u32),
     Advance(u32),
 }
@@ -98,6 +99,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         6 => (0u32..40, span(), prop::bool::weighted(0.05))
             .prop_map(|(id, span, past)| Op::Arm(id, if past { -(span as i32 / 2) } else { span as i32 })),
+        3 => (0u32..40, 0u32..40_000_000).prop_map(|(id, span)| Op::ArmBy(id, span as i32)),
         2 => (0u32..40).prop_map(Op::Cancel),
         4 => span().prop_map(Op::Advance),
     ];
@@ -116,6 +118,11 @@ proptest! {
                     // A deadline that cannot be told from a past one is outside the contract.
                     wheel.arm(id, (now as u32).wrapping_add(after as u32));
                     oracle.insert(id, now as i64 + i64::from(after));
+                }
+                Op::ArmBy(id, after) => {
+                    let by = now as i64 + i64::from(after);
+                    let at = *oracle.entry(id).and_modify(|at| *at = by.min(*at)).or_insert(by);
+                    prop_assert_eq!(wheel.arm_by(id, by as u32), at as u32);
                 }
                 Op::Cancel(id) => prop_assert_eq!(wheel.cancel(id), oracle.remove(&id).is_some()),
                 Op::Advance(by) => {

@@ -145,9 +145,15 @@ pub fn pseudo_header(src: &Address, dst: &Address, protocol: u8, len: u32) -> Su
 /// [`pseudo_header`] between two IPv4 addresses.
 #[inline]
 pub fn pseudo_header_v4(src: &Address, dst: &Address, protocol: u8, len: u32) -> Sum {
-    let word = |address: &Address| u64::from(u32::from_ne_bytes(address.as_v4()));
     // The length of an IPv4 packet has 16 bits: one word holds it and the protocol.
-    Sum(word(src) + word(dst) + u64::from((len << 16 | u32::from(protocol)).to_be()))
+    addresses_v4(src, dst).add_few(Sum(u64::from((len << 16 | u32::from(protocol)).to_be())))
+}
+
+/// The sum of two IPv4 addresses: part of the IP header's and of the pseudo header's.
+#[inline(always)]
+pub fn addresses_v4(src: &Address, dst: &Address) -> Sum {
+    let word = |address: &Address| u64::from(u32::from_ne_bytes(address.as_v4()));
+    Sum(word(src) + word(dst))
 }
 
 /// The checksum after one word under it changed (RFC 1624, equation 3).

@@ -48,12 +48,12 @@ impl Ethernet {
         if self.vlan.is_some() { HEADER_LEN + TAG_LEN } else { HEADER_LEN }
     }
 
-    /// Writes the header without a tag.
-    #[inline(always)]
-    pub fn emit_untagged(&self, out: &mut [u8; HEADER_LEN]) {
-        out[..6].copy_from_slice(&self.dst.0);
-        out[6..12].copy_from_slice(&self.src.0);
-        out[12..].copy_from_slice(&self.ethertype.to_be_bytes());
+    /// The header as it is written without a tag.
+    #[inline]
+    pub fn untagged(&self) -> [u8; HEADER_LEN] {
+        let mut out = [0; HEADER_LEN];
+        Ethernet { vlan: None, ..*self }.emit(&mut out);
+        out
     }
 
     /// Writes the header into the first [`len`](Ethernet::len) bytes of `out`.

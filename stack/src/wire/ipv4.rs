@@ -91,9 +91,11 @@ impl Ipv4 {
     pub fn emit(&self, out: &mut [u8; HEADER_LEN]) {
         let (class, len) = (u32::from(self.traffic_class), u32::from(self.total_len));
         let (hops, protocol) = (u32::from(self.hop_limit), u32::from(self.protocol));
-        let [src, dst] = [self.src, self.dst].map(|address| u32::from_be_bytes(address.as_v4()));
-        let words = [0x4500 << 16 | class << 16 | len, DONT_FRAGMENT << 8, hops << 24 | protocol << 16, src, dst];
-        let sum = checksum::emit_words(out, words);
+        let words = [0x4500 << 16 | class << 16 | len, DONT_FRAGMENT << 8, hops << 24 | protocol << 16];
+        let (fixed, addresses) = out.split_at_mut(HEADER_LEN - 8);
+        let sum = checksum::emit_words(fixed, words).add_few(checksum::addresses_v4(&self.src, &self.dst));
+        addresses[..4].copy_from_slice(&self.src.as_v4());
+        addresses[4..].copy_from_slice(&self.dst.as_v4());
         out[10..12].copy_from_slice(&checksum::finish(sum).to_be_bytes());
     }
 }

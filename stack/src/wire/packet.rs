@@ -271,7 +271,10 @@ pub fn emit_headers(
     compute_tcp_checksum: bool,
 ) {
     match is_usual(link, &ip.src) {
-        true => emit_usual_headers(out, link, ip, header, sack, payload, compute_tcp_checksum),
+        true => {
+            let link = Ethernet { ethertype: ETHERTYPE_IPV4, ..*link }.untagged();
+            emit_usual_headers(out, &link, ip, header, sack, payload, compute_tcp_checksum);
+        }
         // By value: what is only looked at here need not be in memory there.
         false => emit_any_headers(out, *link, *ip, *header, sack, payload, compute_tcp_checksum),
     }
@@ -283,11 +286,11 @@ pub const fn is_usual(link: &Ethernet, src: &Address) -> bool {
     link.vlan.is_none() && src.is_v4()
 }
 
-/// [`emit_headers`] where that [is usual](is_usual).
+/// [`emit_headers`] where that [is usual](is_usual); `link` is the Ethernet header as it is written.
 #[inline(always)]
 pub fn emit_usual_headers(
     out: &mut [u8],
-    link: &Ethernet,
+    link: &[u8; ETHERNET_LEN],
     ip: &Ip,
     header: &tcp::Header,
     sack: &[SackBlock],
@@ -319,9 +322,9 @@ fn emit_any_headers(
 
 /// [`emit_ip_headers`] for IPv4 on an untagged link.
 #[inline(always)]
-fn emit_ipv4_headers(out: &mut [u8; UNTAGGED_V4_LEN], link: &Ethernet, ip: &Ip, protocol: u8, len: usize) {
+fn emit_ipv4_headers(out: &mut [u8; UNTAGGED_V4_LEN], link: &[u8; ETHERNET_LEN], ip: &Ip, protocol: u8, len: usize) {
     let (link_room, out) = out.split_first_chunk_mut().expect("the one is longer than the other");
-    Ethernet { ethertype: ETHERTYPE_IPV4, ..*link }.emit_untagged(link_room);
+    *link_room = *link;
     let total_len =
         u16::try_from(ipv4::HEADER_LEN + len).expect("a packet fits in a frame, which is smaller than 64 KiB");
     let &Ip { src, dst, traffic_class, hop_limit, .. } = ip;

@@ -209,6 +209,29 @@ pub struct Options {
 }
 
 impl Options {
+    /// What nearly every segment has.
+    #[inline]
+    pub const fn of_timestamps(timestamps: Timestamps) -> Options {
+        Options { mss: None, window_scale: None, sack_permitted: false, timestamps: Some(timestamps) }
+    }
+
+    /// The same, if they are all that a SYN may have, as in nearly every SYN.
+    #[inline(always)]
+    pub const fn all_of_syn(&self) -> Option<Options> {
+        match *self {
+            Options {
+                mss: Some(mss),
+                window_scale: Some(shift),
+                sack_permitted: true,
+                timestamps: Some(timestamps),
+            } => {
+                let (mss, window_scale, timestamps) = (Some(mss), Some(shift), Some(timestamps));
+                Some(Options { mss, window_scale, sack_permitted: true, timestamps })
+            }
+            _ => None,
+        }
+    }
+
     /// The length in bytes when written with these SACK blocks, the most urgent first; those that have no room are left out.
     /// A multiple of 4, at most 40.
     #[inline]
@@ -546,7 +569,8 @@ pub const MAX_OPTIONS_LEN: usize = 40;
 pub const MAX_WINDOW_SCALE: u8 = 14;
 
 /// The option of nearly every segment, aligned.
-const TIMESTAMPS_LEN: usize = 12;
+/// The timestamps with what stands before them, in bytes.
+pub const TIMESTAMPS_LEN: usize = 12;
 /// MSS, SACK permitted, timestamps, window scale.
 const USUAL_SYN_LEN: usize = 20;
 /// What stands before the two timestamps.
