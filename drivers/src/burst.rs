@@ -71,6 +71,25 @@ impl TxBurst {
         self.descs.drain(..count)
     }
 
+    /// For drivers: shows all frames to `take`, which says how many of the first it took; the rest stay. Says the same.
+    #[inline(always)]
+    pub(crate) fn take_front(&mut self, take: impl FnOnce(&[Desc]) -> usize) -> usize {
+        let len = self.descs.len();
+        // SAFETY: nothing is fewer, and descriptors need no drop. If `take` panics, none is here twice.
+        unsafe { self.descs.set_len(0) };
+        // SAFETY: so many were there, and nobody writes them while the burst is borrowed.
+        let taken = take(unsafe { core::slice::from_raw_parts(self.descs.as_ptr(), len) });
+        if taken < len {
+            // SAFETY: the rest moves to the front.
+            unsafe {
+                let first = self.descs.as_mut_ptr();
+                core::ptr::copy(first.add(taken), first, len - taken);
+                self.descs.set_len(len - taken);
+            }
+        }
+        taken
+    }
+
     /// Sends nothing of it: the frames go back to their pool, those that are held stay held. For the end, when the device
     /// takes no more.
     pub fn cancel(&mut self, pool: &FramePool) {

@@ -1,8 +1,9 @@
-//! A bounded ring between one producer and one consumer. Values move; nothing is locked and nothing is compared and swapped.
+//! A bounded ring on which values make a round between two sides, as descriptors do between a driver and its card: one side posts
+//! them, the other fills them in where they are, and the first takes them back in the same order.
 //!
-//! Each side keeps its own index and a copy of the other's, and looks at the other's only when the copy says full or empty.
-//! Values pushed are seen by the consumer after [`publish`](Producer::publish), and the room of values popped by the producer
-//! after [`release`](Consumer::release): a burst costs one store to shared memory, whatever its length.
+//! Nothing is locked and nothing is compared and swapped. Each side keeps its own indices and a copy of the other's. What is posted
+//! is seen by the filler, and what is filled by the poster, a burst at a time: it costs one store to shared memory, whatever its
+//! length. Room for more has nobody to ask for: who posts is who takes.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -12,85 +13,165 @@ use core::ptr::NonNull;
 use self::sync::{Arc, AtomicBool, AtomicU32, Ordering, UnsafeCell};
 
 /// A ring for at least `len` values: the next power of two. Panics above 2^31.
-pub fn ring<T: Send>(len: u32) -> (Producer<T>, Consumer<T>) {
+pub fn ring<T: Send>(len: u32) -> (Poster<T>, Filler<T>) {
     let slots = (0..len.max(1).next_power_of_two()).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
-    let shared =
-        Arc::new(Shared { head: Padded::default(), tail: Padded::default(), closed: Padded::default(), slots });
+    let shared = Arc::new(Shared {
+        posted: Padded::default(),
+        filled: Padded::default(),
+        closed: Padded::default(),
+        taken: AtomicU32::new(0),
+        slots,
+    });
     let other = ManuallyDrop::new(Arc::clone(&shared));
     let slots = Slots { first: NonNull::from(&shared.slots[0]), mask: shared.slots.len() as u32 - 1 };
     (
-        Producer { shared: ManuallyDrop::new(shared), slots, tail: 0, published: 0, head_seen: 0 },
-        Consumer { shared: other, slots, head: 0, released: 0, tail_seen: 0 },
+        Poster { shared: ManuallyDrop::new(shared), slots, taken: 0, posted: 0 },
+        Filler { shared: other, slots, filled: 0, published: 0, posted_seen: 0 },
     )
 }
 
-/// The side that puts values in.
-pub struct Producer<T: Send> {
+/// The side that values come from and return to.
+pub struct Poster<T: Send> {
     shared: ManuallyDrop<Arc<Shared<T>>>,
     slots: Slots<T>,
-    tail: u32,
-    published: u32,
-    head_seen: u32,
+    taken: u32,
+    posted: u32,
 }
 
-impl<T: Send> Producer<T> {
-    /// How many values fit now.
+impl<T: Send> Poster<T> {
+    /// How many values are on the ring.
     #[inline]
-    pub fn room(&mut self) -> usize {
-        self.head_seen = self.shared.head.0.load(Ordering::Acquire);
-        (self.slots.mask + 1 - self.tail.wrapping_sub(self.head_seen)) as usize
+    pub fn len(&self) -> usize {
+        self.posted.wrapping_sub(self.taken) as usize
     }
 
-    /// Puts a value in, to be seen after [`publish`](Self::publish). Gives it back when the ring is full.
+    /// No value is on the ring.
     #[inline]
-    pub fn push(&mut self, value: T) -> Result<(), T> {
-        if self.tail.wrapping_sub(self.head_seen) > self.slots.mask && self.room() == 0 {
-            return Err(value);
+    pub fn is_empty(&self) -> bool {
+        self.posted == self.taken
+    }
+
+    /// Posts values until there are no more or the ring is full; says how many.
+    #[inline]
+    pub fn post_burst(&mut self, values: impl IntoIterator<Item = T>) -> usize {
+        let (slots, first, full) = (self.slots, self.posted, self.taken.wrapping_add(self.slots.mask).wrapping_add(1));
+        let mut values = values.into_iter();
+        let mut posted = first;
+        while posted != full
+            && let Some(value) = values.next()
+        {
+            // SAFETY: posted < taken + slots, so what was in this slot was taken, and the filler does not look at it before the
+            // index is published.
+            unsafe { slots.at(posted).as_ref().with_mut(|slot| (*slot).write(value)) };
+            posted = posted.wrapping_add(1);
         }
-        // SAFETY: there is room for it.
-        unsafe { self.put(value) };
-        Ok(())
-    }
-
-    /// # Safety
-    /// There is [`room`](Self::room).
-    #[inline]
-    unsafe fn put(&mut self, value: T) {
-        // SAFETY: head ≤ tail < head + slots, so the consumer has released this slot (the acquire load in `room`) and does not
-        // look at it before the tail is published.
-        unsafe { self.slots.at(self.tail).as_ref().with_mut(|slot| (*slot).write(value)) };
-        self.tail = self.tail.wrapping_add(1);
-    }
-
-    /// Puts in values until there are no more or the ring is full, and publishes them; says how many.
-    pub fn push_burst(&mut self, values: impl IntoIterator<Item = T>) -> usize {
-        let room = self.room();
-        let first = self.tail;
-        for value in values.into_iter().take(room) {
-            let _ = self.push(value);
+        if posted != first {
+            self.posted = posted;
+            self.shared.posted.0.store(posted, Ordering::Release);
         }
+        posted.wrapping_sub(first) as usize
+    }
+
+    /// Takes up to `max` filled values back.
+    #[inline]
+    pub fn take_burst(&mut self, max: usize) -> TakeBurst<'_, T> {
+        let filled = self.shared.filled.0.load(Ordering::Acquire);
+        let count = max.min(filled.wrapping_sub(self.taken) as usize) as u32;
+        TakeBurst { slots: self.slots, taken: self.taken, end: self.taken.wrapping_add(count), poster: self }
+    }
+
+    /// Leaves. Of the two sides, exactly the one that leaves last gets what is still on the ring.
+    pub fn close(self) -> Option<Leftover<T>> {
+        ManuallyDrop::new(self).leave()
+    }
+
+    fn leave(&mut self) -> Option<Leftover<T>> {
+        self.shared.taken.store(self.taken, Ordering::Relaxed);
+        // SAFETY: taken once, since `close` forgets self and nothing is used after drop.
+        Shared::leave(unsafe { ManuallyDrop::take(&mut self.shared) })
+    }
+}
+
+impl<T: Send> Drop for Poster<T> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// The side that fills values in.
+pub struct Filler<T: Send> {
+    shared: ManuallyDrop<Arc<Shared<T>>>,
+    slots: Slots<T>,
+    filled: u32,
+    published: u32,
+    posted_seen: u32,
+}
+
+impl<T: Send> Filler<T> {
+    /// Fills in the oldest posted values, each by what stands `beside` it, until one of them is refused or nothing is posted or
+    /// beside; publishes them and says how many.
+    #[inline(always)]
+    pub fn fill_burst<U>(&mut self, beside: &[U], mut fill: impl FnMut(&mut T, &U) -> bool) -> usize {
+        self.look();
+        let count = beside.len().min(self.posted_seen.wrapping_sub(self.filled) as usize);
+        let before_end = self.slots.before_end(self.filled).min(count);
+        let mut filled = 0;
+        'runs: for run in [&beside[..before_end], &beside[before_end..count]] {
+            let first = self.slots.at(self.filled.wrapping_add(filled));
+            for (nth, beside) in run.iter().enumerate() {
+                // SAFETY: filled ≤ this slot < posted: the poster has written it (the acquire load in `look`), and neither takes nor
+                // writes it before it is published. The ring has no end within the run.
+                let goes_on =
+                    unsafe { first.add(nth).as_ref().with_mut(|slot| fill((*slot).assume_init_mut(), beside)) };
+                if !goes_on {
+                    break 'runs;
+                }
+                filled += 1;
+            }
+        }
+        self.filled = self.filled.wrapping_add(filled);
         self.publish();
-        self.tail.wrapping_sub(first) as usize
+        filled as usize
     }
 
-    /// Shows the consumer all that was pushed.
+    /// Fills in the oldest posted value, if there is one; the poster sees it after [`publish`](Self::publish).
+    #[inline]
+    pub fn fill<R>(&mut self, fill: impl FnOnce(&mut T) -> R) -> Option<R> {
+        if self.posted_seen == self.filled {
+            self.look();
+        }
+        if self.posted_seen == self.filled {
+            return None;
+        }
+        // SAFETY: as in `fill_burst`: one at least is posted and not filled.
+        let result = unsafe { self.slots.at(self.filled).as_ref().with_mut(|slot| fill((*slot).assume_init_mut())) };
+        self.filled = self.filled.wrapping_add(1);
+        Some(result)
+    }
+
+    /// Shows the poster all that was filled.
     #[inline]
     pub fn publish(&mut self) {
-        if self.published != self.tail {
-            self.published = self.tail;
-            self.shared.tail.0.store(self.tail, Ordering::Release);
+        if self.published != self.filled {
+            self.published = self.filled;
+            self.shared.filled.0.store(self.filled, Ordering::Release);
         }
     }
 
-    /// The consumer is gone: what is pushed is never popped.
+    /// The poster is gone: what is filled is never taken.
     #[inline]
     pub fn is_closed(&self) -> bool {
         self.shared.closed.0.load(Ordering::Acquire)
     }
 
-    /// Leaves. Of the two sides, exactly the one that leaves last gets what is still in the ring.
+    /// Leaves. Of the two sides, exactly the one that leaves last gets what is still on the ring.
     pub fn close(self) -> Option<Leftover<T>> {
         ManuallyDrop::new(self).leave()
+    }
+
+    #[inline(always)]
+    fn look(&mut self) {
+        self.posted_seen = self.shared.posted.0.load(Ordering::Acquire);
     }
 
     fn leave(&mut self) -> Option<Leftover<T>> {
@@ -100,138 +181,50 @@ impl<T: Send> Producer<T> {
     }
 }
 
-impl<T: Send> Drop for Producer<T> {
+impl<T: Send> Drop for Filler<T> {
     fn drop(&mut self) {
         self.leave();
     }
 }
 
-/// The side that takes values out, in the order in which they were put in.
-pub struct Consumer<T: Send> {
-    shared: ManuallyDrop<Arc<Shared<T>>>,
+/// Filled values on their way out of a ring.
+pub struct TakeBurst<'a, T: Send> {
+    poster: &'a mut Poster<T>,
     slots: Slots<T>,
-    head: u32,
-    released: u32,
-    tail_seen: u32,
+    taken: u32,
+    end: u32,
 }
 
-impl<T: Send> Consumer<T> {
-    /// How many values can be popped at least; looks for new ones only when there are none.
-    #[inline]
-    pub fn ready(&mut self) -> usize {
-        if self.tail_seen == self.head {
-            self.tail_seen = self.shared.tail.0.load(Ordering::Acquire);
-        }
-        self.tail_seen.wrapping_sub(self.head) as usize
-    }
-
-    /// Takes the oldest value out; its room is the producer's after [`release`](Self::release).
-    #[inline]
-    pub fn pop(&mut self) -> Option<T> {
-        // SAFETY: at least one is ready.
-        (self.ready() > 0).then(|| unsafe { self.take() })
-    }
-
-    /// # Safety
-    /// A value is [`ready`](Self::ready).
-    #[inline]
-    unsafe fn take(&mut self) -> T {
-        // SAFETY: head < tail, so the producer has written this slot and published it (the acquire load in `ready`), and does not
-        // write it again before the head is released. It is read once: the head moves past it.
-        let value = unsafe { self.slots.at(self.head).as_ref().with_mut(|slot| (*slot).assume_init_read()) };
-        self.head = self.head.wrapping_add(1);
-        value
-    }
-
-    /// Takes out up to `max` values; their room is released when the iterator is dropped.
-    #[inline]
-    pub fn pop_burst(&mut self, max: usize) -> PopBurst<'_, T> {
-        PopBurst { left: self.ready().min(max), consumer: self }
-    }
-
-    /// Gives the room of all that was popped to the producer.
-    #[inline]
-    pub fn release(&mut self) {
-        if self.released != self.head {
-            self.released = self.head;
-            self.shared.head.0.store(self.head, Ordering::Release);
-        }
-    }
-
-    /// The producer is gone: what is not [`ready`](Self::ready) after this was seen will never be.
-    #[inline]
-    pub fn is_closed(&self) -> bool {
-        self.shared.closed.0.load(Ordering::Acquire)
-    }
-
-    /// Leaves. Of the two sides, exactly the one that leaves last gets what is still in the ring.
-    pub fn close(self) -> Option<Leftover<T>> {
-        ManuallyDrop::new(self).leave()
-    }
-
-    fn leave(&mut self) -> Option<Leftover<T>> {
-        self.release();
-        // SAFETY: taken once, since `close` forgets self and nothing is used after drop.
-        Shared::leave(unsafe { ManuallyDrop::take(&mut self.shared) })
-    }
-}
-
-impl<T: Send> Drop for Consumer<T> {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
-
-/// Moves the oldest values of one ring to another, each changed by what is `beside` it; as many as are ready, find room and have
-/// something beside them: says how many. Room is released before values are published: who gets a value finds room for another.
-#[inline]
-pub fn pass_on<T: Send, U>(
-    from: &mut Consumer<T>,
-    to: &mut Producer<T>,
-    beside: &[U],
-    mut change: impl FnMut(&mut T, &U),
-) -> usize {
-    let count = from.ready().min(to.room()).min(beside.len());
-    for beside in &beside[..count] {
-        // SAFETY: so many are ready.
-        let mut value = unsafe { from.take() };
-        change(&mut value, beside);
-        // SAFETY: and there is room for so many.
-        unsafe { to.put(value) };
-    }
-    from.release();
-    to.publish();
-    count
-}
-
-/// Values on their way out of a ring.
-pub struct PopBurst<'a, T: Send> {
-    consumer: &'a mut Consumer<T>,
-    left: usize,
-}
-
-impl<T: Send> Iterator for PopBurst<'_, T> {
+impl<T: Send> Iterator for TakeBurst<'_, T> {
     type Item = T;
 
     #[inline]
     fn next(&mut self) -> Option<T> {
-        self.left = self.left.checked_sub(1)?;
-        // SAFETY: `left` began as no more than what was ready, and the consumer is borrowed.
-        Some(unsafe { self.consumer.take() })
+        if self.taken == self.end {
+            return None;
+        }
+        // SAFETY: taken < filled, so the filler is done with this slot (the acquire load in `take_burst`). It is read once: the
+        // index moves past it before the slot is used again.
+        let value = unsafe { self.slots.at(self.taken).as_ref().with_mut(|slot| (*slot).assume_init_read()) };
+        self.taken = self.taken.wrapping_add(1);
+        Some(value)
     }
 
+    #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
+        let left = self.end.wrapping_sub(self.taken) as usize;
+        (left, Some(left))
     }
 }
 
-impl<T: Send> Drop for PopBurst<'_, T> {
+impl<T: Send> Drop for TakeBurst<'_, T> {
+    #[inline]
     fn drop(&mut self) {
-        self.consumer.release();
+        self.poster.taken = self.taken;
     }
 }
 
-/// What was in a ring when both sides had left.
+/// What was on a ring when both sides had left.
 pub struct Leftover<T: Send> {
     shared: Arc<Shared<T>>,
 }
@@ -245,15 +238,15 @@ impl<T: Send> Iterator for Leftover<T> {
     }
 }
 
-impl<T: Send> fmt::Debug for Producer<T> {
+impl<T: Send> fmt::Debug for Poster<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Producer(at {} of {})", self.tail, self.slots.mask + 1)
+        write!(f, "Poster({} on {})", self.len(), self.slots.mask + 1)
     }
 }
 
-impl<T: Send> fmt::Debug for Consumer<T> {
+impl<T: Send> fmt::Debug for Filler<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Consumer(at {} of {})", self.head, self.slots.mask + 1)
+        write!(f, "Filler(at {} of {})", self.filled, self.slots.mask + 1)
     }
 }
 
@@ -271,6 +264,12 @@ impl<T> Slots<T> {
         // SAFETY: there are mask + 1 slots.
         unsafe { self.first.add((index & self.mask) as usize) }
     }
+
+    /// How many slots there are from this one to the last.
+    #[inline(always)]
+    fn before_end(&self, index: u32) -> usize {
+        (self.mask + 1 - (index & self.mask)) as usize
+    }
 }
 
 impl<T> Clone for Slots<T> {
@@ -286,16 +285,18 @@ impl<T> Copy for Slots<T> {}
 unsafe impl<T: Send> Send for Slots<T> {}
 
 struct Shared<T> {
-    /// The next slot to pop, written by the consumer.
-    head: Padded<AtomicU32>,
-    /// The next slot to push, written by the producer.
-    tail: Padded<AtomicU32>,
+    /// The next slot to post to, written by the poster.
+    posted: Padded<AtomicU32>,
+    /// The next slot to fill, written by the filler.
+    filled: Padded<AtomicU32>,
     /// One side has left.
     closed: Padded<AtomicBool>,
+    /// The next slot to take from. The poster's own until it leaves.
+    taken: AtomicU32,
     slots: Box<[Slot<T>]>,
 }
 
-// SAFETY: a slot is the consumer's from head to tail and the producer's otherwise, and both indices are handed over with
+// SAFETY: a slot is the filler's from filled to posted and the poster's otherwise, and both indices are handed over with
 // release and acquire, so each slot has one user at a time. Values cross threads, hence `T: Send`.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
@@ -311,13 +312,13 @@ impl<T> Shared<T> {
     /// # Safety
     /// Nobody else may use the ring any more.
     unsafe fn take_oldest(&self) -> Option<T> {
-        let head = self.head.0.load(Ordering::Relaxed);
-        if head == self.tail.0.load(Ordering::Relaxed) {
+        let taken = self.taken.load(Ordering::Relaxed);
+        if taken == self.posted.0.load(Ordering::Relaxed) {
             return None;
         }
-        self.head.0.store(head.wrapping_add(1), Ordering::Relaxed);
-        let slot = &self.slots[head as usize & (self.slots.len() - 1)];
-        // SAFETY: head < tail, so the slot is written and not yet read; the caller is alone and the head is past it now.
+        self.taken.store(taken.wrapping_add(1), Ordering::Relaxed);
+        let slot = &self.slots[taken as usize & (self.slots.len() - 1)];
+        // SAFETY: taken < posted, so the slot is written and not yet taken; the caller is alone and the index is past it now.
         Some(unsafe { slot.with_mut(|slot| (*slot).assume_init_read()) })
     }
 }

@@ -1,7 +1,7 @@
 //! An in-memory wire: two ends joined by rings. Each end behaves as a network card with any number of queues.
 //!
 //! A receiving queue posts free frames; a sender copies each packet into a posted frame, as a card's DMA would, and is done
-//! with its own at once. Every sending queue has a pair of rings to every receiving queue, so that no queue is shared and
+//! with its own at once. Every sending queue has a ring with every receiving queue, so that no queue is shared and
 //! nothing is compared and swapped. Both ends may be driven by one thread or by many.
 //!
 //! When the receiver has posted no frame the packet waits in the sender's burst, because the wire is
@@ -16,8 +16,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::burst::{RxBurst, TxBurst};
 use crate::driver::{Caps, Description, Driver, DriverStats, Port, Queue, Rss};
-use crate::frame::{Desc, FramePool, FrameSize, HEADROOM, Region};
-use crate::ring::{Consumer, Producer, pass_on, ring};
+use crate::frame::{Carrier, Desc, FramePool, FrameSize, HEADROOM, Region};
+use crate::ring::{Filler, Poster, ring};
 use crate::toeplitz::Toeplitz;
 
 /// One end of a wire: how it receives, and how much memory it has.
@@ -201,14 +201,17 @@ impl Config {
 /// Lets one queue send to another, which receives as `config` says from each of `senders` queues.
 fn connect(from: &mut WireQueue, to: &mut WireQueue, config: &Config, senders: u16) {
     let posted_target = config.posted_target(senders);
-    let (fill, posted) = ring(posted_target);
-    let (filled, rx) = ring(posted_target);
+    let (poster, filler) = ring(posted_target);
     let lost = Arc::new(AtomicU64::new(0));
     let refill_at = posted_target - REFILL_BATCH.min(posted_target.div_ceil(2));
-    to.incoming.push(Incoming { fill, rx, posted: 0, posted_target, refill_at, lost: lost.clone() });
+    to.incoming.push(Incoming {
+        ring: poster,
+        posted_target: posted_target as usize,
+        refill_at: refill_at as usize,
+        lost: lost.clone(),
+    });
     from.outgoing.push(Outgoing {
-        posted,
-        filled,
+        ring: filler,
         region: to.region.clone(),
         packet_max: config.mtu as usize + LINK_HEADER_MAX,
         lossless: config.lossless,
@@ -304,19 +307,8 @@ impl WireDriver {
         self.tx_lost
     }
 
-    /// Copies packets to the other end until one has to wait; says how many it is done with.
-    #[inline]
-    fn send(&mut self, descs: &[Desc]) -> usize {
-        let WireQueue { outgoing, .. } = &mut self.queue;
-        outgoing.iter_mut().for_each(Outgoing::look);
-        let carried = match &mut outgoing[..] {
-            [only] => only.carry_usual(self.pool.region(), self.packet_max, descs),
-            _ => 0,
-        };
-        self.tx_packets += carried as u64;
-        if carried == descs.len() { carried } else { carried + self.send_any(&descs[carried..]) }
-    }
-
+    /// Carries packets to the other end, whatever is to be said of each, until one has to wait; says how many it is done with.
+    #[inline(never)]
     fn send_any(&mut self, descs: &[Desc]) -> usize {
         let WireQueue { choice, outgoing, .. } = &mut self.queue;
         for (done, desc) in descs.iter().enumerate() {
@@ -365,13 +357,16 @@ impl Driver for WireDriver {
         if tx.is_empty() {
             return;
         }
-        let done = self.send(tx.descs());
-        for outgoing in &mut self.queue.outgoing {
-            // In this order: who receives a packet posts a frame in its place, and finds room for it.
-            outgoing.posted.release();
-            outgoing.filled.publish();
+        let WireDriver { queue, pool, packet_max, .. } = self;
+        queue.outgoing.iter_mut().for_each(Outgoing::look);
+        if let [only] = &mut queue.outgoing[..] {
+            self.tx_packets += tx.take_front(|descs| only.carry_usual(pool, *packet_max, descs)) as u64;
         }
-        self.pool.completed_burst(tx.drain_front(done));
+        if !tx.is_empty() {
+            let done = self.send_any(tx.descs());
+            self.queue.outgoing.iter_mut().for_each(|outgoing| outgoing.ring.publish());
+            self.pool.completed_burst(tx.drain_front(done));
+        }
     }
 
     fn flush(&mut self) {}
@@ -427,12 +422,10 @@ impl Choice {
 /// The receiving side of what comes from one queue of the other end.
 #[derive(Debug)]
 struct Incoming {
-    fill: Producer<Desc>,
-    rx: Consumer<Desc>,
-    /// Frames that are on the two rings.
-    posted: u32,
-    posted_target: u32,
-    refill_at: u32,
+    /// Frames that wait for a packet, and those that have one.
+    ring: Poster<Desc>,
+    posted_target: usize,
+    refill_at: usize,
     /// The other side counts here.
     lost: Arc<AtomicU64>,
 }
@@ -440,29 +433,23 @@ struct Incoming {
 impl Incoming {
     #[inline]
     fn receive(&mut self, pool: &FramePool, rx: &mut RxBurst) {
-        let before = rx.len();
-        let received = self.rx.pop_burst(rx.remaining_capacity());
-        rx.extend(received.map(|desc| pool.filled(desc)));
-        self.posted -= (rx.len() - before) as u32;
-        if self.posted <= self.refill_at {
+        pool.filled_burst(&mut self.ring, rx);
+        if self.ring.len() <= self.refill_at {
             self.post(pool);
         }
     }
 
     /// Posts free frames up to the target, as far as there are any.
+    #[inline]
     fn post(&mut self, pool: &FramePool) {
-        let missing = self.posted_target - self.posted;
-        let posted = pool.fill(missing as usize, |desc| self.fill.push(desc).expect("the ring holds the target"));
-        self.posted += posted as u32;
-        self.fill.publish();
+        // The ring holds the target.
+        self.ring.post_burst(pool.fill(self.posted_target - self.ring.len()));
     }
 
     /// The frames that nobody can use any more come back; those that the sender still has are freed by it.
     fn close(mut self, pool: &FramePool) {
-        self.rx.pop_burst(usize::MAX).for_each(|desc| pool.unfill(desc));
-        for leftover in [self.fill.close(), self.rx.close()].into_iter().flatten() {
-            leftover.for_each(|desc| pool.unfill(desc));
-        }
+        self.ring.take_burst(usize::MAX).for_each(|desc| pool.unfill(desc));
+        self.ring.close().into_iter().flatten().for_each(|desc| pool.unfill(desc));
     }
 }
 
@@ -470,9 +457,7 @@ impl Incoming {
 #[derive(Debug)]
 struct Outgoing {
     /// Frames of the other end that wait for a packet.
-    posted: Consumer<Desc>,
-    /// Frames of the other end that have one.
-    filled: Producer<Desc>,
+    ring: Filler<Desc>,
     /// The other end's memory.
     region: Arc<Region>,
     packet_max: usize,
@@ -496,24 +481,18 @@ impl Outgoing {
     /// Once a burst.
     #[inline]
     fn look(&mut self) {
-        self.is_closed = self.posted.is_closed();
+        self.is_closed = self.ring.is_closed();
     }
 
-    /// Carries as many packets from the first on as there are posted frames, if nothing is wrong with any of them.
-    #[inline]
-    fn carry_usual(&mut self, from: &Region, packet_max: usize, descs: &[Desc]) -> usize {
-        // How much longer than the shortest: what is shorter than that counts as too long.
-        let excess_max = descs.iter().map(|desc| desc.len.wrapping_sub(LINK_HEADER_MIN as u16)).max();
-        let is_wrong =
-            excess_max.is_some_and(|excess| LINK_HEADER_MIN + excess as usize > packet_max.min(self.packet_max));
-        if is_wrong || self.is_closed {
+    /// Carries as many packets from the first on as there are posted frames, up to one that something is wrong with.
+    #[inline(always)]
+    fn carry_usual(&mut self, from: &FramePool, packet_max: usize, descs: &[Desc]) -> usize {
+        if self.is_closed {
             return 0;
         }
-        let Outgoing { posted, filled, region, .. } = self;
-        pass_on(posted, filled, descs, |frame, desc| {
-            let fits = region.write(frame, from.bytes(desc));
-            debug_assert!(fits, "the MTU was checked against the frame size");
-        })
+        let packet_max = packet_max.min(self.packet_max) as u16;
+        let mut carrier = Carrier::new(from, &self.region, LINK_HEADER_MIN as u16, packet_max);
+        self.ring.fill_burst(descs, |posted, packet| carrier.carry(packet, posted))
     }
 
     #[inline]
@@ -521,13 +500,14 @@ impl Outgoing {
         if packet.len() > self.packet_max || self.is_closed {
             return self.lose();
         }
-        let Some(mut desc) = self.posted.pop() else {
-            return if self.lossless { Carried::NotYet } else { self.lose() };
-        };
-        let fits = self.region.write(&mut desc, packet);
-        debug_assert!(fits, "the MTU was checked against the frame size");
-        self.filled.push(desc).expect("the ring holds all that is posted");
-        Carried::There
+        match self.ring.fill(|desc| self.region.write(desc, packet)) {
+            Some(fits) => {
+                debug_assert!(fits, "the MTU was checked against the frame size");
+                Carried::There
+            }
+            None if self.lossless => Carried::NotYet,
+            None => self.lose(),
+        }
     }
 
     #[cold]
@@ -541,9 +521,7 @@ impl Outgoing {
 
     /// If the other end has left already, nobody else can free what is on the rings.
     fn close(self) {
-        for leftover in [self.posted.close(), self.filled.close()].into_iter().flatten() {
-            leftover.for_each(|desc| self.region.abandon(desc));
-        }
+        self.ring.close().into_iter().flatten().for_each(|desc| self.region.abandon(desc));
     }
 }
 

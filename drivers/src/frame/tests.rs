@@ -119,6 +119,51 @@ fn a_pool_outlives_its_handle_while_a_frame_lives() {
     assert_eq!(pool.free(), 4);
 }
 
+#[test]
+fn a_packet_is_carried_whatever_frame_it_is_in() {
+    let region = Region::new(8, FrameSize::Small);
+    let (here, there) = (FramePool::new(region.clone(), 0..4), FramePool::new(region.clone(), 4..8));
+    let far = FramePool::with_frames(8, FrameSize::Large);
+    let carry = |tx: &mut TxBurst| {
+        let packet = region.bytes(&tx.descs()[0]).to_vec();
+        let mut posted = far.take_for_fill().unwrap();
+        let took =
+            tx.take_front(|descs| Carrier::new(&here, far.region(), 14, 1518).carry(&descs[0], &mut posted).into());
+        assert!(took == 0 || far.region().bytes(&posted) == packet);
+        assert_eq!(tx.len(), 1 - took);
+        far.unfill(posted);
+        tx.cancel(&here);
+        took == 1
+    };
+    let mut tx = TxBurst::new();
+    for len in [14, 66, 96, 97, 1518] {
+        tx.push_new(&here, len).unwrap().fill(len as u8);
+        assert!(carry(&mut tx));
+    }
+    for len in [0, 13, 1519] {
+        tx.push_new(&here, len).unwrap();
+        assert!(!carry(&mut tx));
+    }
+    // At the very end of its frame.
+    let mut frame = here.alloc().unwrap();
+    frame.append(2048 - HEADROOM).fill(7);
+    frame.trim_front(2048 - HEADROOM - 60);
+    tx.push(frame);
+    assert!(carry(&mut tx));
+    let mut held = here.alloc().unwrap().hold();
+    held.header_mut(54).unwrap().0.fill(8);
+    tx.push_held(&mut held, 54, 0).unwrap();
+    assert!(carry(&mut tx) && !held.is_sending());
+    drop(held);
+    // Of another worker's share.
+    let mut frame = here.adopt(FramePool::part_with(there.alloc().unwrap()));
+    frame.append(60).fill(9);
+    tx.push(frame);
+    assert!(carry(&mut tx));
+    there.bring_home(here.take_away().unwrap());
+    assert_eq!((here.free(), there.free(), far.free()), (4, 4, 8));
+}
+
 proptest! {
     #[test]
     fn every_frame_has_one_owner_whatever_is_done(steps in prop::collection::vec((0u8..7, any::<prop::sample::Index>()), 1..200)) {

@@ -11,155 +11,160 @@ mod sequential {
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
-        Push,
+        Post(u8),
+        Fill,
         Publish,
-        Pop,
-        Release,
-        PushBurst(u8),
-        PopBurst(u8),
+        /// So many, but refuses the one with this number.
+        FillBurst(u8, u8),
+        Take(u8),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            4 => Just(Step::Push),
+            2 => (0..12u8).prop_map(Step::Post),
+            3 => Just(Step::Fill),
             2 => Just(Step::Publish),
-            4 => Just(Step::Pop),
-            2 => Just(Step::Release),
-            1 => (0..12u8).prop_map(Step::PushBurst),
-            1 => (0..12u8).prop_map(Step::PopBurst),
+            2 => (0..12u8, 0..20u8).prop_map(|(count, refused)| Step::FillBurst(count, refused)),
+            2 => (0..12u8).prop_map(Step::Take),
         ]
     }
 
     proptest! {
         #[test]
-        fn values_pass_on_in_order_as_far_as_there_is_room(
-            waiting in 0u32..20, room_taken in 0u32..20, more in 0u32..4, beside in 0u32..20
-        ) {
-            let ((mut first, mut from), (mut to, mut last)) = (ring::<Box<u32>>(16), ring::<Box<u32>>(16));
-            let waiting = first.push_burst((0..waiting).map(Box::new)) as u32;
-            let taken = to.push_burst((0..room_taken).map(|_| Box::new(99))) as u32;
-            let beside: Vec<u32> = (100..100 + beside).collect();
-            let passed = pass_on(&mut from, &mut to, &beside, |value, beside| **value += beside);
-            prop_assert_eq!(passed as u32, waiting.min(16 - taken).min(beside.len() as u32));
-            // Their places are free at once, and they are seen at once.
-            let again = first.push_burst((0..more).map(|_| Box::new(0))) as u32;
-            prop_assert_eq!(again, more.min(16 - waiting + passed as u32));
-            let seen: Vec<u32> = last.pop_burst(usize::MAX).skip(taken as usize).map(|value| *value).collect();
-            let expected: Vec<u32> = (0..passed as u32).map(|nth| nth + 100 + nth).collect();
-            prop_assert_eq!(seen, expected);
-            prop_assert_eq!(from.pop().map(|value| *value), (waiting > passed as u32).then_some(passed as u32).or((again > 0).then_some(0)));
-        }
-
-        #[test]
-        fn a_ring_is_a_queue_whose_two_ends_learn_late(len in 1..9u32, start: u32, steps in prop::collection::vec(step(), 0..200)) {
-            let (mut producer, mut consumer) = ring::<Box<u32>>(len);
+        fn values_make_their_round_in_order(len in 1..9u32, start: u32, steps in prop::collection::vec(step(), 0..200)) {
+            let (mut poster, mut filler) = ring::<Box<(u32, u32)>>(len);
             let slots = len.next_power_of_two() as usize;
             // Begin anywhere: the indices wrap.
-            (producer.tail, producer.published, producer.head_seen) = (start, start, start);
-            (consumer.head, consumer.released, consumer.tail_seen) = (start, start, start);
-            producer.shared.head.0.store(start, Ordering::Relaxed);
-            producer.shared.tail.0.store(start, Ordering::Relaxed);
-            let (mut staged, mut visible, mut unreleased) = (VecDeque::new(), VecDeque::new(), 0);
-            let mut next = 0;
+            (poster.posted, poster.taken) = (start, start);
+            (filler.filled, filler.published, filler.posted_seen) = (start, start, start);
+            for index in [&poster.shared.posted.0, &poster.shared.filled.0, &poster.shared.taken] {
+                index.store(start, Ordering::Relaxed);
+            }
+            let (mut posted, mut staged, mut filled) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+            let (mut next, mut mark) = (0, 1_000);
             for step in steps {
                 match step {
-                    Step::Push => {
-                        let full = staged.len() + visible.len() + unreleased == slots;
-                        match producer.push(Box::new(next)) {
-                            Ok(()) => { prop_assert!(!full); staged.push_back(next) }
-                            Err(back) => { prop_assert!(full); prop_assert_eq!(*back, next) }
-                        }
-                        next += 1;
+                    Step::Post(count) => {
+                        let room = slots - posted.len() - staged.len() - filled.len();
+                        let done = poster.post_burst((next..next + u32::from(count)).map(|value| Box::new((value, 0))));
+                        prop_assert_eq!(done, room.min(count.into()));
+                        posted.extend((next..next + done as u32).map(|value| (value, 0)));
+                        next += u32::from(count);
                     }
-                    Step::Publish => { producer.publish(); visible.append(&mut staged) }
-                    Step::Pop => { let popped = consumer.pop().map(|value| *value); prop_assert_eq!(popped, visible.pop_front()); unreleased += popped.is_some() as usize }
-                    Step::Release => { consumer.release(); unreleased = 0 }
-                    Step::PushBurst(n) => {
-                        let room = slots - staged.len() - visible.len() - unreleased;
-                        let pushed = producer.push_burst((next..next + n as u32).map(Box::new));
-                        prop_assert_eq!(pushed, room.min(n as usize));
-                        staged.extend(next..next + pushed as u32);
-                        visible.append(&mut staged);
-                        next += n as u32;
+                    Step::Fill => {
+                        mark += 1;
+                        let seen = filler.fill(|value| { value.1 = mark; value.0 });
+                        let expected = posted.pop_front();
+                        prop_assert_eq!(seen, expected.map(|(value, _)| value));
+                        staged.extend(seen.map(|value| (value, mark)));
                     }
-                    Step::PopBurst(n) => {
-                        for value in consumer.pop_burst(n as usize) { prop_assert_eq!(Some(*value), visible.pop_front()) }
-                        unreleased = 0;
+                    Step::Publish => { filler.publish(); filled.append(&mut staged) }
+                    Step::FillBurst(count, refused) => {
+                        let marks: Vec<u32> = (mark + 1..).take(count.into()).collect();
+                        let is_refused = |of: u32| of == mark + 1 + u32::from(refused);
+                        let done = filler.fill_burst(&marks, |value, &of| { if !is_refused(of) { value.1 = of } !is_refused(of) });
+                        prop_assert_eq!(done, posted.len().min(count.into()).min(refused.into()));
+                        staged.extend(posted.drain(..done).zip(&marks).map(|((value, _), &of)| (value, of)));
+                        filled.append(&mut staged);
+                        mark += u32::from(count);
+                    }
+                    Step::Take(max) => {
+                        let taken: Vec<_> = poster.take_burst(max.into()).map(|value| *value).collect();
+                        let expected: Vec<_> = filled.drain(..filled.len().min(max.into())).collect();
+                        prop_assert_eq!(taken, expected);
                     }
                 }
+                prop_assert_eq!(poster.len(), posted.len() + staged.len() + filled.len());
+                prop_assert_eq!(poster.is_empty(), posted.is_empty() && staged.is_empty() && filled.is_empty());
             }
-            drop(consumer);
-            prop_assert!(producer.is_closed());
-            visible.append(&mut staged);
-            let left: Vec<u32> = producer.close().unwrap().map(|value| *value).collect();
-            prop_assert_eq!(visible, left);
+            // Whoever leaves last gets them all: filled, then not.
+            let left: Vec<_> = if start % 2 == 0 {
+                prop_assert!(poster.close().is_none());
+                prop_assert!(filler.is_closed());
+                filler.close()
+            } else {
+                prop_assert!(filler.close().is_none());
+                poster.close()
+            }.unwrap().map(|value| *value).collect();
+            let expected: Vec<_> = filled.into_iter().chain(staged).chain(posted).collect();
+            prop_assert_eq!(left, expected);
         }
     }
 
     #[test]
     fn what_nobody_took_is_dropped_with_the_ring() {
         let value = Arc::new(());
-        let (mut producer, mut consumer) = ring(4);
-        for _ in 0..3 {
-            producer.push(Arc::clone(&value)).unwrap();
-        }
-        producer.publish();
-        drop(consumer.pop());
+        let (mut poster, mut filler) = ring(4);
+        assert_eq!(poster.post_burst((0..3).map(|_| Arc::clone(&value))), 3);
+        assert_eq!(filler.fill_burst(&[(), ()], |_, ()| true), 2);
+        drop(poster.take_burst(1).next());
         assert_eq!(Arc::strong_count(&value), 3);
-        drop(producer);
-        assert_eq!((consumer.is_closed(), consumer.ready()), (true, 2));
-        drop(consumer);
+        drop(filler);
+        assert_eq!(poster.take_burst(4).size_hint().0, 1);
+        assert_eq!(poster.len(), 2);
+        drop(poster);
         assert_eq!(Arc::strong_count(&value), 1);
     }
 
     #[test]
     fn values_cross_threads_in_order_and_none_is_lost() {
         const COUNT: u32 = 200_000;
-        let (mut producer, mut consumer) = ring::<u32>(64);
-        let sender = std::thread::spawn(move || {
-            let mut next = 0;
-            while next < COUNT {
-                next += producer.push_burst(next..COUNT.min(next + 7)) as u32;
+        let (mut poster, mut filler) = ring::<(u32, u32)>(64);
+        let other = std::thread::spawn(move || {
+            let mut marks = 0..COUNT;
+            while !marks.is_empty() {
+                let some: Vec<u32> = marks.clone().take(16).collect();
+                let filled = filler.fill_burst(&some, |value, mark| {
+                    assert_eq!(value.0, *mark);
+                    value.1 = *mark;
+                    true
+                });
+                marks.start += filled as u32;
                 std::thread::yield_now();
             }
         });
-        let mut expected = 0;
+        let (mut next, mut expected) = (0, 0);
         while expected < COUNT {
-            for value in consumer.pop_burst(16) {
-                assert_eq!(value, expected);
+            next += poster.post_burst((next..COUNT.min(next + 7)).map(|value| (value, 0))) as u32;
+            for value in poster.take_burst(16) {
+                assert_eq!(value, (expected, expected));
                 expected += 1;
             }
             std::thread::yield_now();
         }
-        sender.join().unwrap();
-        assert!(consumer.is_closed());
+        other.join().unwrap();
+        assert!(poster.close().is_some_and(|mut left| left.next().is_none()));
     }
 }
 
 #[cfg(loom)]
 mod interleaved {
+    use alloc::vec::Vec;
+
     use super::*;
 
     #[test]
-    fn every_interleaving_moves_each_value_once_and_in_order() {
+    fn every_interleaving_brings_each_value_back_once_and_in_order() {
         loom::model(|| {
-            let (mut producer, mut consumer) = ring::<Box<u32>>(2);
-            let sender = loom::thread::spawn(move || {
-                let pushed = producer.push_burst((0..3).map(Box::new)) as u32;
-                let one_more = producer.push(Box::new(pushed)).is_ok() as u32;
-                (
-                    pushed + one_more,
-                    producer.close().map(|left| left.map(|value| *value).collect::<alloc::vec::Vec<_>>()),
-                )
+            let (mut poster, mut filler) = ring::<Box<(u32, bool)>>(2);
+            let other = loom::thread::spawn(move || {
+                let mut filled = filler.fill_burst(&[()], |value, ()| {
+                    value.1 = true;
+                    true
+                });
+                filled += usize::from(filler.fill(|value| value.1 = true).is_some());
+                (filled, filler.close().map(|left| left.map(|value| *value).collect::<Vec<_>>()))
             });
-            let mut taken = alloc::vec::Vec::new();
+            let (mut posted, mut back) = (0, Vec::new());
             for _ in 0..2 {
-                taken.extend(consumer.pop_burst(2).map(|value| *value));
+                posted += poster.post_burst((posted..3).map(|value| Box::new((value, false)))) as u32;
+                back.extend(poster.take_burst(2).map(|value| *value));
             }
-            taken.extend(consumer.close().into_iter().flatten().map(|value| *value));
-            let (pushed, left) = sender.join().unwrap();
-            taken.extend(left.into_iter().flatten());
-            assert!(taken.into_iter().eq(0..pushed));
+            back.extend(poster.close().into_iter().flatten().map(|value| *value));
+            let (filled, left) = other.join().unwrap();
+            back.extend(left.into_iter().flatten());
+            let expected = (0..posted).map(|value| (value, (value as usize) < filled));
+            assert!(back.into_iter().eq(expected));
         });
     }
 }

@@ -1,0 +1,445 @@
+//! The frames of one worker: those that are free, and how they leave and come back.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::cell::Cell;
+use core::fmt;
+use core::ops::Range;
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use arrayvec::ArrayVec;
+
+use super::region::Frames;
+use super::{CPU, DEVICE, Desc, FILL, FREE, Frame, FrameSize, HEADROOM, HELD_BY_DEVICE, Region, TRANSIT};
+use super::{no_room, wrong_owner};
+use crate::burst::{BURST, RxBurst};
+use crate::ring::Poster;
+
+/// One worker's share of a region. A handle: clones are the same pool. Not `Send`: frames belong to a core.
+///
+/// The pool lives as long as any handle or frame of it.
+pub struct FramePool {
+    inner: NonNull<Inner>,
+}
+
+impl FramePool {
+    /// A pool of the frames in `share`, which no other pool may have. Panics if they are not all free.
+    pub fn new(region: Arc<Region>, share: Range<u32>) -> FramePool {
+        assert!(share.end <= region.frames(), "the share lies inside the region");
+        assert_eq!(region.census(share.clone()).free as usize, share.len(), "the share is free");
+        let inner = NonNull::from(Box::leak(Box::new(Inner::new(region, share))));
+        FramePool { inner }
+    }
+
+    /// A pool over a new region of its own.
+    pub fn with_frames(frames: u32, size: FrameSize) -> FramePool {
+        FramePool::new(Region::new(frames, size), 0..frames)
+    }
+
+    /// A free frame, empty, with [`HEADROOM`] before it; `None` when there is none.
+    #[inline]
+    pub fn alloc(&self) -> Option<Frame> {
+        let index = self.inner().pop_free(CPU)?;
+        Some(self.frame(index, HEADROOM as u16, 0))
+    }
+
+    /// How many frames are free here.
+    #[inline]
+    pub fn free(&self) -> usize {
+        self.inner().free_len.get()
+    }
+
+    /// How many frames this pool began with.
+    pub fn capacity(&self) -> usize {
+        self.inner().share_len as usize
+    }
+
+    /// The region that the frames are part of.
+    pub fn region(&self) -> &Arc<Region> {
+        self.inner().region()
+    }
+
+    /// The frames that this pool began with.
+    pub fn share(&self) -> Range<u32> {
+        let inner = self.inner();
+        inner.share_start..inner.share_start + inner.share_len
+    }
+
+    /// Sends a frame of this pool's region to another core's pool, where [`adopt`](Self::adopt) makes it a frame again.
+    pub fn part_with(frame: Frame) -> Desc {
+        frame.leave(TRANSIT)
+    }
+
+    /// Takes in a frame that another core parted with. Panics if it is of another region.
+    pub fn adopt(&self, desc: Desc) -> Frame {
+        self.region().hand_over(desc.index, TRANSIT, CPU);
+        self.frame(desc.index, desc.head, desc.len)
+    }
+
+    /// A frame that was freed here but belongs to another worker's share, to be [brought home](Self::bring_home) there.
+    pub fn take_away(&self) -> Option<Desc> {
+        let inner = self.inner();
+        let last = inner.away_len.get().checked_sub(1)?;
+        inner.away_len.set(last);
+        let index = inner.away[last].get();
+        self.region().hand_over(index, FREE, TRANSIT);
+        Some(Desc { index, head: 0, len: 0 })
+    }
+
+    /// Frees a frame of this share that another worker sent back.
+    pub fn bring_home(&self, desc: Desc) {
+        self.release(desc, TRANSIT);
+    }
+
+    /// For bursts: a free frame, to be sent with `len` bytes, that are to be written as long as nobody looks at the burst.
+    #[inline(always)]
+    pub(crate) fn post_new<'a>(&self, len: usize, burst: &'a mut ArrayVec<Desc, BURST>) -> Option<&'a mut [u8]> {
+        // First, while what the caller has just read of the burst cannot have changed.
+        if burst.is_full() {
+            no_room(1, 0);
+        }
+        let inner = self.inner();
+        let room = inner.frames.len() - HEADROOM;
+        if len > room {
+            no_room(len, room);
+        }
+        let index = inner.pop_free(DEVICE)?;
+        // SAFETY: it is not full.
+        unsafe { burst.push_unchecked(Desc { index, head: HEADROOM as u16, len: len as u16 }) };
+        // SAFETY: the bytes are inside the frame, which was free; its one Desc is in the burst, which is borrowed exclusively
+        // as long as the bytes are.
+        Some(unsafe { core::slice::from_raw_parts_mut(inner.frames.at(index).add(HEADROOM), len) })
+    }
+
+    /// For drivers: free frames to receive into, up to `max` of them. Those that are not taken are lost.
+    #[inline(always)]
+    pub(crate) fn fill(&self, max: usize) -> impl Iterator<Item = Desc> {
+        let inner = self.inner();
+        let (left, taken) = inner.free[..inner.free_len.get()].split_at(inner.free_len.get().saturating_sub(max));
+        inner.free_len.set(left.len());
+        let frames = inner.frames;
+        taken.iter().map(move |index| {
+            // SAFETY: every number in the list was checked; the pool keeps the region.
+            unsafe { frames.hand_over(index.get(), FREE, FILL) };
+            Desc { index: index.get(), head: HEADROOM as u16, len: 0 }
+        })
+    }
+
+    /// For drivers: a free frame to receive into.
+    #[cfg(any(feature = "xdp", test))]
+    #[inline]
+    pub(crate) fn take_for_fill(&self) -> Option<Desc> {
+        Some(Desc { index: self.inner().pop_free(FILL)?, head: HEADROOM as u16, len: 0 })
+    }
+
+    /// For drivers: a frame that was posted to receive into and not used.
+    pub(crate) fn unfill(&self, desc: Desc) {
+        self.release(desc, FILL);
+    }
+
+    /// For drivers: the device is closed, and what it still had of this share to receive into is free.
+    #[cfg(feature = "xdp")]
+    pub(crate) fn unfill_all(&self) {
+        for index in self.share() {
+            // SAFETY: the share lies inside the region.
+            let owner = unsafe { self.inner().frames.owner(index) };
+            // Only this pool posts frames of its share to receive into.
+            if owner.load(Ordering::Relaxed) == FILL {
+                self.unfill(Desc { index, head: 0, len: 0 });
+            }
+        }
+    }
+
+    /// For drivers: the device put `len` bytes at `head` of a frame that was posted to receive into.
+    #[cfg(feature = "xdp")]
+    #[inline]
+    pub(crate) fn received(&self, index: u32, head: u16, len: u16) -> Frame {
+        assert!(head as usize + len as usize <= self.inner().frames.len(), "the device stays inside its frame");
+        self.filled(Desc { index, head, len })
+    }
+
+    /// For drivers: a frame that was posted to receive into comes back with a packet.
+    #[cfg(feature = "xdp")]
+    #[inline]
+    fn filled(&self, desc: Desc) -> Frame {
+        self.inner().filled(&desc);
+        self.frame(desc.index, desc.head, desc.len)
+    }
+
+    /// For drivers: frames that were posted to receive into come back from a ring with packets, as many as `rx` has room for.
+    #[inline(always)]
+    pub(crate) fn filled_burst(&self, ring: &mut Poster<Desc>, rx: &mut RxBurst) {
+        let inner = self.inner();
+        let mut frames = ring.take_burst(rx.remaining_capacity());
+        let before = rx.len();
+        let mut len = before;
+        for desc in &mut frames {
+            inner.filled(&desc);
+            let frame = Frame { pool: self.inner, index: desc.index, head: desc.head, len: desc.len };
+            // SAFETY: the ring gives no more than there is room for.
+            unsafe { rx.as_mut_ptr().add(len).write(frame) };
+            len += 1;
+        }
+        // SAFETY: so many were written.
+        unsafe { rx.set_len(len) };
+        inner.refs.set(inner.refs.get() + len - before);
+    }
+
+    /// For drivers: the device has sent this frame.
+    #[inline]
+    pub(crate) fn completed(&self, index: u32) {
+        self.completions().completed(index);
+    }
+
+    /// For drivers: the device has sent these frames.
+    #[inline]
+    pub(crate) fn completed_burst(&self, descs: impl Iterator<Item = Desc>) {
+        let mut completions = self.completions();
+        descs.for_each(|desc| completions.completed(desc.index));
+    }
+
+    /// For drivers: the device has sent frames.
+    #[inline(always)]
+    pub(super) fn completions(&self) -> Completions<'_> {
+        let inner = self.inner();
+        let (share_start, share_len) = (inner.share_start, inner.share_len);
+        Completions { inner, frames: inner.frames, share_start, share_len, free_len: inner.free_len.get() }
+    }
+
+    /// A new handle.
+    pub(super) fn of(inner: NonNull<Inner>) -> FramePool {
+        // SAFETY: the caller has a handle or a frame.
+        let refs = unsafe { &inner.as_ref().refs };
+        refs.set(refs.get() + 1);
+        FramePool { inner }
+    }
+
+    fn release(&self, desc: Desc, from: u8) {
+        self.region().hand_over(desc.index, from, FREE);
+        // SAFETY: it was just made free.
+        unsafe { self.inner().push_free(desc.index) };
+    }
+
+    /// Its number was checked.
+    #[inline]
+    fn frame(&self, index: u32, head: u16, len: u16) -> Frame {
+        self.inner().refs.set(self.inner().refs.get() + 1);
+        Frame { pool: self.inner, index, head, len }
+    }
+
+    #[inline(always)]
+    pub(super) fn inner(&self) -> &Inner {
+        // SAFETY: Inner lives until the last handle or frame is gone, and this is a handle.
+        unsafe { self.inner.as_ref() }
+    }
+}
+
+impl Clone for FramePool {
+    fn clone(&self) -> FramePool {
+        FramePool::of(self.inner)
+    }
+}
+
+impl Drop for FramePool {
+    fn drop(&mut self) {
+        Inner::drop_ref(self.inner);
+    }
+}
+
+impl fmt::Debug for FramePool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FramePool({} of {} free)", self.free(), self.capacity())
+    }
+}
+
+/// Frames on their way back from a device that has sent them.
+pub(super) struct Completions<'a> {
+    inner: &'a Inner,
+    // Copies of what is there.
+    frames: Frames,
+    share_start: u32,
+    share_len: u32,
+    free_len: usize,
+}
+
+impl Completions<'_> {
+    /// The device has sent this frame.
+    #[inline(always)]
+    pub(super) fn completed(&mut self, index: u32) {
+        match self.usual(index) {
+            Some(frame) => self.completed_usual(frame),
+            None => self.free_len = self.inner.completed(index, self.free_len),
+        }
+    }
+
+    /// The usual frame that a device has: one of this share, that nobody holds.
+    #[inline(always)]
+    pub(super) fn usual(&self, index: u32) -> Option<Usual> {
+        if index.wrapping_sub(self.share_start) >= self.share_len {
+            return None;
+        }
+        // SAFETY: the share lies inside the region, which the pool keeps.
+        let owner = unsafe { self.frames.owner(index) };
+        (owner.load(Ordering::Relaxed) == DEVICE).then_some(Usual { index })
+    }
+
+    /// Where it begins.
+    #[inline(always)]
+    pub(super) fn at(&self, frame: &Usual) -> *const u8 {
+        // SAFETY: it is one of the region's.
+        unsafe { self.frames.at(frame.index) }
+    }
+
+    /// The device has sent it.
+    #[inline(always)]
+    pub(super) fn completed_usual(&mut self, frame: Usual) {
+        // SAFETY: it is one of the region's, which the pool keeps.
+        unsafe { self.frames.owner(frame.index) }.store(FREE, Ordering::Relaxed);
+        // SAFETY: as in `push_free`.
+        unsafe { self.inner.free.get_unchecked(self.free_len).set(frame.index) };
+        self.free_len += 1;
+    }
+
+    /// The region of the frames.
+    pub(super) fn region(&self) -> &Region {
+        &self.inner.region
+    }
+}
+
+impl Drop for Completions<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.inner.free_len.set(self.free_len);
+    }
+}
+
+/// The number of a [usual](Completions::usual) frame.
+pub(super) struct Usual {
+    index: u32,
+}
+
+pub(super) struct Inner {
+    /// A copy of the region's.
+    pub(super) frames: Frames,
+    share_start: u32,
+    share_len: u32,
+    /// A stack: the frame freed last is used first, while it is in the cache. There is room for each frame of the region.
+    free: Box<[Cell<u32>]>,
+    free_len: Cell<usize>,
+    /// Handles and frames that point here.
+    refs: Cell<usize>,
+    /// Freed here, but of another worker's share.
+    away: Box<[Cell<u32>]>,
+    away_len: Cell<usize>,
+    region: Arc<Region>,
+}
+
+impl Inner {
+    fn new(region: Arc<Region>, share: Range<u32>) -> Inner {
+        let room = region.frames() as usize;
+        let list = |frames: &mut dyn Iterator<Item = u32>| {
+            frames.chain(core::iter::repeat(0)).take(room).map(Cell::new).collect::<Box<[_]>>()
+        };
+        Inner {
+            frames: region.frames,
+            share_start: share.start,
+            share_len: share.len() as u32,
+            free: list(&mut share.clone().rev()),
+            free_len: Cell::new(share.len()),
+            refs: Cell::new(1),
+            away: list(&mut core::iter::empty()),
+            away_len: Cell::new(0),
+            region,
+        }
+    }
+
+    pub(super) fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    #[inline(always)]
+    fn is_ours(&self, index: u32) -> bool {
+        index.wrapping_sub(self.share_start) < self.share_len
+    }
+
+    /// Takes a free frame out; its owner is `to` then.
+    #[inline(always)]
+    fn pop_free(&self, to: u8) -> Option<u32> {
+        let last = self.free_len.get().checked_sub(1)?;
+        self.free_len.set(last);
+        // SAFETY: the list was longer than this, and every number in it was checked; the region is kept.
+        let index = unsafe { self.free.get_unchecked(last).get() };
+        // SAFETY: as above.
+        unsafe { self.frames.hand_over(index, FREE, to) };
+        Some(index)
+    }
+
+    /// Takes a frame in that was handed over to nobody.
+    ///
+    /// # Safety
+    /// The frame is one of the region's, and its owner was just changed to `FREE`: so it is on no list.
+    #[inline(always)]
+    pub(super) unsafe fn push_free(&self, index: u32) {
+        if !self.is_ours(index) {
+            return self.push_away(index);
+        }
+        let len = self.free_len.get();
+        // SAFETY: a frame is on the list once at most, so it is never longer than there are frames, and has room for each.
+        unsafe { self.free.get_unchecked(len).set(index) };
+        self.free_len.set(len + 1);
+    }
+
+    #[cold]
+    fn push_away(&self, index: u32) {
+        let len = self.away_len.get();
+        self.away[len].set(index);
+        self.away_len.set(len + 1);
+    }
+
+    /// The device put a packet into a frame.
+    #[inline(always)]
+    fn filled(&self, desc: &Desc) {
+        if !self.is_ours(desc.index) {
+            not_ours(desc.index);
+        }
+        // SAFETY: the share lies inside the region, which is kept.
+        unsafe { self.frames.hand_over(desc.index, FILL, CPU) };
+    }
+
+    /// The device has sent a frame, whichever it is. `free_len` is how many are free, which is not written down: before, and after.
+    #[cold]
+    fn completed(&self, index: u32, free_len: usize) -> usize {
+        self.free_len.set(free_len);
+        assert!(index < self.region.frames(), "the frame is of this region");
+        // SAFETY: there is such a frame, and the region is kept.
+        let owner = unsafe { self.frames.owner(index) };
+        match owner.load(Ordering::Relaxed) {
+            DEVICE => {
+                owner.store(FREE, Ordering::Relaxed);
+                // SAFETY: it was just made free.
+                unsafe { self.push_free(index) };
+            }
+            HELD_BY_DEVICE => owner.store(CPU, Ordering::Relaxed),
+            _ => wrong_owner(index, owner, DEVICE),
+        }
+        self.free_len.get()
+    }
+
+    #[inline]
+    pub(super) fn drop_ref(inner: NonNull<Inner>) {
+        // SAFETY: the caller gives up one of the counted references, so Inner is alive here.
+        let refs = unsafe { &inner.as_ref().refs };
+        refs.set(refs.get() - 1);
+        if refs.get() == 0 {
+            // SAFETY: it was leaked from a Box in FramePool::new and this was the last reference.
+            drop(unsafe { Box::from_raw(inner.as_ptr()) });
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn not_ours(index: u32) -> ! {
+    panic!("frame {index} was not posted by this pool: a driver returned what it never had")
+}
