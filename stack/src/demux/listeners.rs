@@ -76,34 +76,33 @@ impl Listeners {
         Ok(ListenerId { index, generation })
     }
 
-    /// The listener for a segment to this address and port.
+    /// The listener for a segment to this address and port, and its place.
     #[inline]
-    pub fn find(&self, local: Address, port: u16) -> Option<ListenerId> {
+    pub fn find(&self, local: Address, port: u16) -> Option<(u16, &Listener)> {
         let family = if local.is_v4() { Scope::V4 } else { Scope::V6 };
         let first = self.ports[usize::from(port)].checked_sub(1)? as usize;
         // In the order of the scopes, so the first that fits is the most exact.
         let fits = |scope: Scope| scope == Scope::All || scope == family || scope == Scope::One(local);
         let of_port = self.ends[first..].iter().take_while(|((other, _), _)| *other == port);
         let (_, index) = *of_port.into_iter().find(|((_, scope), _)| fits(*scope))?;
-        Some(ListenerId { index, generation: self.slab.generation(index)? })
+        Some((index as u16, self.slab.get(index)?))
     }
 
     /// A listener, if it is still there.
-    #[inline]
     pub fn get(&self, id: ListenerId) -> Option<&Listener> {
         self.slab.get_checked(id.index, id.generation)
     }
 
-    /// A listener, to count on, if it is still there. Its address and port stay as they are.
+    /// The listener at a place, to count on. Its address and port stay as they are.
     #[inline]
-    pub fn get_mut(&mut self, id: ListenerId) -> Option<&mut Listener> {
-        self.slab.get_checked_mut(id.index, id.generation)
+    pub fn get_mut(&mut self, place: u16) -> Option<&mut Listener> {
+        self.slab.get_mut(place.into())
     }
 
     /// The listener at a place, to count on, if it is the one for this address and port.
     #[inline]
     pub fn at_mut(&mut self, place: u16, local: Address, port: u16) -> Option<&mut Listener> {
-        self.slab.get_mut(place.into()).filter(|listener| {
+        self.get_mut(place).filter(|listener| {
             listener.port == port
                 && match Scope::of(listener.address) {
                     Scope::All => true,

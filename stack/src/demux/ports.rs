@@ -25,37 +25,57 @@ impl Ports {
         Ports { hasher: FlowHasher::new(secret), first: *range.start(), count, counters: vec![0; COUNTERS].into() }
     }
 
-    /// The next port for a connection from `local` to `remote` that `is_usable` accepts: one whose flow is not in use and whose
-    /// packets come home; beside it the port that will be tried first after it. `None` if it refuses [`PROBES_MAX`] in a row;
-    /// the next call goes on behind those.
-    pub fn pick(
-        &mut self,
-        local: Address,
-        remote: Address,
-        remote_port: u16,
-        mut is_usable: impl FnMut(u16) -> bool,
-    ) -> Option<(u16, u16)> {
+    /// The ports for a connection from `local` to `remote`, the one that is to be tried first at the front: at most
+    /// [`PROBES_MAX`]. Each that is taken is passed by the next walk.
+    #[inline]
+    pub fn towards(&mut self, local: Address, remote: Address, remote_port: u16) -> Walk<'_> {
         let hash = self.hasher.hash(&FlowKey { local, remote, local_port: 0, remote_port });
         let (first, count) = (self.first, self.count);
         let offset = (((hash >> 32) * u64::from(count)) >> 32) as u32;
-        let counter = &mut self.counters[hash as usize % COUNTERS];
-        let port = |step: u16| {
-            let ahead = offset + u32::from(step);
-            first + if ahead < count { ahead } else { ahead - count } as u16
-        };
-        for _ in 0..count.min(PROBES_MAX) {
-            let step = *counter;
-            // The counter turns over at the end of the range, or the walk would jump there.
-            *counter = if u32::from(step) + 1 < count { step + 1 } else { 0 };
-            if is_usable(port(step)) {
-                return Some((port(step), port(*counter)));
-            }
+        Walk {
+            counter: &mut self.counters[hash as usize % COUNTERS],
+            first,
+            count,
+            offset,
+            left: count.min(PROBES_MAX),
         }
-        None
     }
 }
 
-/// The most ports that one call of [`Ports::pick`] tries.
+/// Ports on the way to one destination.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    counter: &'a mut u16,
+    first: u16,
+    count: u32,
+    offset: u32,
+    left: u32,
+}
+
+impl Walk<'_> {
+    /// The port that comes next, without taking it. Means nothing where the range is empty.
+    #[inline]
+    pub fn peek(&self) -> u16 {
+        let ahead = self.offset + u32::from(*self.counter);
+        self.first.wrapping_add(if ahead < self.count { ahead } else { ahead.wrapping_sub(self.count) } as u16)
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = u16;
+
+    #[inline]
+    fn next(&mut self) -> Option<u16> {
+        self.left = self.left.checked_sub(1)?;
+        let port = self.peek();
+        // The counter turns over at the end of the range, or the walk would jump there.
+        let step = u32::from(*self.counter) + 1;
+        *self.counter = if step < self.count { step as u16 } else { 0 };
+        Some(port)
+    }
+}
+
+/// The most ports of one walk.
 pub const PROBES_MAX: u32 = 4096;
 
 /// 16 KiB of counters.

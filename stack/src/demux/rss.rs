@@ -50,7 +50,7 @@ impl Spread {
         let hash = if remote.is_v4() {
             self.hash.hash_v4(remote.as_v4(), local.as_v4(), remote_port, local_port)
         } else {
-            self.hash.hash_v6(*remote.octets(), *local.octets(), remote_port, local_port)
+            self.hash.hash_v6(remote.octets(), local.octets(), remote_port, local_port)
         };
         self.rss.queue(hash)
     }

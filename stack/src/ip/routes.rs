@@ -56,7 +56,7 @@ pub struct OwnRange {
 impl OwnRange {
     /// The address at `index`, which counts round the range.
     pub fn nth(&self, index: u32) -> Address {
-        let mut octets = *self.first.octets();
+        let mut octets = self.first.octets();
         let [.., a, b, c, d] = octets;
         let last = u32::from_be_bytes([a, b, c, d]).wrapping_add(index % self.count.max(1));
         octets[12..].copy_from_slice(&last.to_be_bytes());
@@ -73,8 +73,8 @@ impl OwnRange {
 
     /// Whether `group` is that of the solicited nodes of one of them.
     fn solicits(&self, group: Address) -> bool {
-        let [.., a, b, c] = *group.octets();
-        let [.., x, y, z] = *self.first.octets();
+        let [.., a, b, c] = group.octets();
+        let [.., x, y, z] = self.first.octets();
         let distance = u32::from_be_bytes([0, a, b, c]).wrapping_sub(u32::from_be_bytes([0, x, y, z])) & 0xff_ffff;
         !self.first.is_v4() && distance < self.count && self.nth(distance).solicited_node() == group
     }

@@ -32,7 +32,7 @@ fn own(address: &str, prefix_len: u8) -> OwnAddress {
 pub(super) fn config(mac: Mac, host: u8) -> IpConfig {
     let v4 = OwnAddress { address: Address::v4([10, 0, 0, host]), prefix_len: 24 };
     let mut v6 = own("2001:db8::", 64);
-    let mut octets = *v6.address.octets();
+    let mut octets = v6.address.octets();
     octets[15] = host;
     v6.address = Address::v6(octets);
     let addresses = vec![v4, v6, OwnAddress { address: mac.link_local(), prefix_len: 64 }];

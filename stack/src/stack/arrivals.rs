@@ -6,7 +6,7 @@ use super::{Arrived, Stack, enqueue};
 use crate::app::Closed;
 use crate::demux::flow::FlowKey;
 use crate::demux::flows::Owner;
-use crate::demux::listeners::{Listener, ListenerId};
+use crate::demux::listeners::Listener;
 use crate::demux::syn_rcvd::{Offered, SynRcvd};
 use crate::demux::time_wait::TimeWait;
 use crate::metrics::{Counter, DropReason};
@@ -96,13 +96,22 @@ impl Stack {
     /// A segment for a half-open passive connection.
     fn half_open_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
         let Some(&record) = self.half_open.get(at) else { return };
+        if open::completes_at_sight(&record, &arrived.seg) {
+            return self.complete(at, &record, arrived, tx);
+        }
+        self.half_open_answers(at, &record, arrived, tx);
+    }
+
+    /// What is not simply the third segment of the handshake.
+    #[inline(never)]
+    fn half_open_answers(&mut self, at: u32, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
         let hash = arrived.hash;
-        match open::syn_rcvd_arrives(&record, &arrived.seg, &self.env.config) {
-            HalfOpen::Complete => self.complete(at, &record, arrived, tx),
+        match open::syn_rcvd_arrives(record, &arrived.seg, &self.env.config) {
+            HalfOpen::Complete => self.complete(at, record, arrived, tx),
             HalfOpen::SynAckAgain => {
                 self.env.metrics.dropped(DropReason::Duplicate);
                 self.env.metrics.count(Counter::Retransmissions);
-                self.syn_ack_in_place(&record, arrived, tx);
+                self.syn_ack_in_place(record, arrived, tx);
             }
             HalfOpen::Reset => {
                 self.env.metrics.count(Counter::ResetsReceived);
@@ -112,7 +121,7 @@ impl Stack {
                 self.env.metrics.dropped(reason);
                 if ack_owed && self.env.challenges.take(self.env.now) {
                     self.env.metrics.count(Counter::ChallengeAcks);
-                    let header = open::challenge(&record, &self.env.config, self.ts_value(hash));
+                    let header = open::challenge(record, &self.env.config, self.ts_value(hash));
                     self.answer(arrived, &header, tx);
                 }
             }
@@ -133,18 +142,23 @@ impl Stack {
     /// The third segment of the handshake: the half-open record becomes a connection.
     fn complete(&mut self, at: u32, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
         let hash = arrived.hash;
-        if self.listener(record).is_none() {
+        let Some(listener) = self.listener(record) else {
             // Nobody listens any more: what was begun is refused.
             self.env.metrics.dropped(DropReason::NoConnection);
             self.forget_half_open(at, hash);
             return self.refuse(arrived, tx);
-        }
+        };
+        // A listener that was closed and opened again does not know those before it.
+        let before = listener.half_open;
+        listener.half_open = before.saturating_sub(1);
         let Some(conn) = self.open_passive(record, arrived) else {
             // The half-open record stays: the peer's next segment, or our SYN-ACK again, tries once more.
+            if let Some(listener) = self.listener(record) {
+                listener.half_open = before;
+            }
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         };
         self.half_open.remove(at);
-        self.half_open_fewer(record);
         self.flows.replace(hash, Owner::SynRcvd(at), Owner::Conn(conn));
         self.conn_arrives(conn, arrived, tx);
     }
@@ -161,7 +175,9 @@ impl Stack {
 
     pub(super) fn forget_half_open(&mut self, at: u32, hash: u64) {
         if let Some(record) = self.half_open.remove(at) {
-            self.half_open_fewer(&record);
+            if let Some(listener) = self.listener(&record) {
+                listener.half_open = listener.half_open.saturating_sub(1);
+            }
             self.flows.remove(hash, Owner::SynRcvd(at));
         }
     }
@@ -190,7 +206,7 @@ impl Stack {
             Waiting::NewConnection => {
                 // What cannot be a connection now does not end TIME-WAIT; the SYN comes again.
                 let listener = self.listeners.find(record.key.local, record.key.local_port);
-                if let Err(reason) = self.admits(listener, seg) {
+                if let Err(reason) = self.admits(listener.map(|(_, listener)| listener), seg) {
                     return self.env.metrics.dropped(reason);
                 }
                 self.env.metrics.count(Counter::TimeWaitReused);
@@ -214,7 +230,7 @@ impl Stack {
         if seg.flags.rst() {
             return self.env.metrics.dropped(DropReason::ListenRefused); // first
         }
-        let Some(listener) = self.listeners.find(key.local, key.local_port) else {
+        let Some((place, listener)) = self.listeners.find(key.local, key.local_port) else {
             self.env.metrics.dropped(DropReason::NoConnection);
             return self.refuse(arrived, tx);
         };
@@ -229,7 +245,7 @@ impl Stack {
         // Third: SYN. Its text, if any, is not kept: the peer sends it again.
         let iss = self.isn.generate(key, self.env.now);
         let iss = iss_min.map_or(iss, |min| iss.max(min));
-        let record = SynRcvd { listener: listener.place(), ..self.half_open_record(arrived, iss) };
+        let record = SynRcvd { listener: place, ..self.half_open_record(arrived, iss) };
         let Some(at) = self.half_open.insert(self.env.now_ms, record) else {
             return self.env.metrics.dropped(DropReason::BacklogFull);
         };
@@ -237,7 +253,7 @@ impl Stack {
             self.half_open.remove(at);
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         }
-        if let Some(listener) = self.listeners.get_mut(listener) {
+        if let Some(listener) = self.listeners.get_mut(place) {
             listener.half_open += 1;
         }
         self.env.metrics.count(Counter::PassiveOpens);
@@ -299,8 +315,7 @@ impl Stack {
     #[cold]
     fn open_by_cookie(&mut self, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
         let listener = self.listeners.find(record.key.local, record.key.local_port);
-        let listener = listener.and_then(|id| self.listeners.get(id)).filter(|_| !self.shutting_down);
-        if listener.is_none() {
+        if listener.is_none() || self.shutting_down {
             return self.env.metrics.dropped(DropReason::ListenRefused);
         }
         let Some(conn) = self.open_passive(record, arrived) else {
@@ -316,12 +331,12 @@ impl Stack {
     }
 
     /// Whether a listener takes this segment as the beginning of a connection.
-    fn admits(&self, listener: Option<ListenerId>, seg: &Segment) -> Result<(), DropReason> {
+    fn admits(&self, listener: Option<&Listener>, seg: &Segment) -> Result<(), DropReason> {
         if !seg.flags.syn() || seg.flags.fin() {
             return Err(DropReason::ListenRefused);
         }
         let table_full = self.half_open.len() >= self.half_open.capacity();
-        match listener.and_then(|id| self.listeners.get(id)) {
+        match listener {
             None => Err(DropReason::NoConnection),
             Some(_) if self.shutting_down => Err(DropReason::ListenRefused),
             Some(listener) if table_full || listener.half_open >= listener.half_open_max => {
@@ -335,14 +350,6 @@ impl Stack {
     #[inline]
     fn listener(&mut self, record: &SynRcvd) -> Option<&mut Listener> {
         self.listeners.at_mut(record.listener, record.key.local, record.key.local_port)
-    }
-
-    /// One half-open connection fewer at its listener.
-    fn half_open_fewer(&mut self, record: &SynRcvd) {
-        if let Some(listener) = self.listener(record) {
-            // A listener that was closed and opened again does not know those before it.
-            listener.half_open = listener.half_open.saturating_sub(1);
-        }
     }
 
     /// The options of a SYN that we agree to.

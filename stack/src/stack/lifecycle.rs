@@ -61,27 +61,24 @@ impl Stack {
         if self.conns.len() >= self.conns.capacity() {
             return Err(ConnectError::TooManyConnections);
         }
-        let key = |local_port| FlowKey { local: from, remote: to, local_port, remote_port: remote.port() };
+        let mut key = FlowKey { local: from, remote: to, local_port: 0, remote_port: remote.port() };
         let Stack { ports, hasher, flows, home, core, conns, half_open, waiting, .. } = self;
-        let mut hash = 0;
+        let mut walk = ports.towards(from, to, remote.port());
         // A port is usable if its flow is new and its answers come to this core.
-        let is_usable = |port: u16| {
-            let key = key(port);
-            if home.of(&key) != *core {
-                return false;
-            }
+        let hash = loop {
+            key.local_port = walk.next().ok_or(ConnectError::NoPort)?;
+            let hash = hasher.hash(&key);
             let taken = |owner| match owner {
                 Owner::Conn(at) => conns.at(at).is_some_and(|tcb| tcb.key == key),
                 Owner::SynRcvd(at) => half_open.get(at).is_some_and(|record| record.key == key),
                 Owner::TimeWait(at) => waiting.get(at).is_some_and(|record| record.key == key),
             };
-            hash = hasher.hash(&key);
-            flows.find(hash, taken).is_none()
+            if home.of(&key) == *core && flows.find(hash, taken).is_none() {
+                break hash;
+            }
         };
-        let (port, next) = ports.pick(from, to, remote.port(), is_usable).ok_or(ConnectError::NoPort)?;
         // Whoever opens one connection opens more: the place of the next one is on its way meanwhile.
-        flows.prefetch(hasher.hash(&key(next)));
-        let key = key(port);
+        flows.prefetch(hasher.hash(&FlowKey { local_port: walk.peek(), ..key }));
         let (iss, ts_offset) = (self.isn.generate(&key, self.env.now), self.isn.timestamp_offset(hash));
         let mss = self.local_mss(&key);
         let (conn, tcb) = self.conns.insert(Tcb::new(key, iss, mss)).ok_or(ConnectError::TooManyConnections)?;

@@ -36,7 +36,7 @@ impl IsnSecret {
     #[cold]
     fn of_v6(&self, key: &FlowKey) -> u64 {
         let first = block([0, 0, ports(key), Use::IsnV6 as u32]);
-        self.prf.of([first, *key.local.octets(), *key.remote.octets()])
+        self.prf.of([first, key.local.octets(), key.remote.octets()])
     }
 
     /// What only we can compute of a connection and three words. It has nothing in common with the connection's number.
@@ -44,7 +44,7 @@ impl IsnSecret {
     pub fn of_connection(&self, key: &FlowKey, words: [u32; 3]) -> u64 {
         let first = block([words[0], 0, ports(key), Use::Words as u32]);
         let last = block([words[1], words[2], 0, 0]);
-        self.prf.of([first, *key.local.octets(), *key.remote.octets(), last])
+        self.prf.of([first, key.local.octets(), key.remote.octets(), last])
     }
 
     /// What is added to our clock in the connection's timestamps, the same for each of its records. It hides the clock, not a

@@ -264,6 +264,19 @@ pub enum HalfOpen {
     Refuse(DropReason),
 }
 
+/// The third segment as it nearly always is: in order, not older than the SYN, with the ACK of our SYN and without SYN and RST.
+#[inline]
+pub fn completes_at_sight(record: &SynRcvd, seg: &Segment) -> bool {
+    let stamp_holds = match (record.offered.timestamps(), seg.timestamps) {
+        (true, Some(theirs)) => theirs.value.wrapping_sub(record.ts_recent) as i32 >= 0,
+        (agreed, _) => !agreed,
+    };
+    seg.seq == record.irs.add(1)
+        && seg.ack == record.iss.add(1)
+        && seg.flags.only(Flags::SYN | Flags::RST | Flags::ACK) == Flags::ACK
+        && stamp_holds
+}
+
 /// SEGMENT ARRIVES in a passive SYN-RECEIVED.
 pub fn syn_rcvd_arrives(record: &SynRcvd, seg: &Segment, config: &TcpConfig) -> HalfOpen {
     let rcv_nxt = record.irs.add(1);

@@ -7,60 +7,73 @@ use core::str::FromStr;
 /// An IPv4 or IPv6 address. IPv4 is kept v4-mapped (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2), so that flow keys have one shape.
 ///
 /// A v4-mapped address is always IPv4 here: the IPv6 parser refuses packets that carry one (RFC 4942 §2.2).
+///
+/// Four words of four octets each as they lie in a packet: of single octets the compiler makes sixteen moves of what it keeps in
+/// registers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct Address([u8; 16]);
+pub struct Address([u32; 4]);
 
 impl Address {
     /// `0.0.0.0`.
     pub const UNSPECIFIED_V4: Address = Address::v4([0; 4]);
     /// `::`.
-    pub const UNSPECIFIED_V6: Address = Address([0; 16]);
+    pub const UNSPECIFIED_V6: Address = Address([0; 4]);
 
     /// The IPv4 address `a.b.c.d`.
     #[inline]
     pub const fn v4(octets: [u8; 4]) -> Address {
-        let [a, b, c, d] = octets;
-        Address([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        Address([0, 0, V4_MAPPED, u32::from_ne_bytes(octets)])
     }
 
     /// The IPv6 address of these octets. A v4-mapped one is an IPv4 address.
     #[inline]
     pub const fn v6(octets: [u8; 16]) -> Address {
-        Address(octets)
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
+        Address([
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+            u32::from_ne_bytes([m, n, o, p]),
+        ])
     }
 
     /// Whether this is an IPv4 address.
     #[inline]
     pub const fn is_v4(&self) -> bool {
-        let [high @ .., _, _, _, _, _, _, _, _] = self.0;
-        let [_, _, _, _, _, _, _, _, mid @ .., _, _, _, _] = self.0;
-        u64::from_ne_bytes(high) == 0 && u32::from_be_bytes(mid) == 0xffff
+        let [a, b, c, _] = self.0;
+        (a | b) | (c ^ V4_MAPPED) == 0
     }
 
     /// The last four octets: the IPv4 address, if this is one.
     #[inline]
     pub const fn as_v4(&self) -> [u8; 4] {
-        let [.., a, b, c, d] = self.0;
-        [a, b, c, d]
+        self.0[3].to_ne_bytes()
     }
 
     /// All sixteen octets.
     #[inline]
-    pub const fn octets(&self) -> &[u8; 16] {
-        &self.0
+    pub const fn octets(&self) -> [u8; 16] {
+        let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] =
+            [self.0[0].to_ne_bytes(), self.0[1].to_ne_bytes(), self.0[2].to_ne_bytes(), self.0[3].to_ne_bytes()];
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
     /// The address as two words, for hashing and comparing.
     #[inline]
     pub const fn words(&self) -> (u64, u64) {
-        let all = u128::from_ne_bytes(self.0);
-        (all as u64, (all >> 64) as u64)
+        let [a, b, c, d] = self.0;
+        (a as u64 | (b as u64) << 32, c as u64 | (d as u64) << 32)
+    }
+
+    #[inline]
+    const fn octet(&self, at: usize) -> u8 {
+        self.0[at / 4].to_ne_bytes()[at % 4]
     }
 
     /// A multicast group: `224.0.0.0/4` or `ff00::/8`.
     #[inline]
     pub const fn is_multicast(&self) -> bool {
-        if self.is_v4() { self.0[12] & 0xf0 == 0xe0 } else { self.0[0] == 0xff }
+        if self.is_v4() { self.octet(12) & 0xf0 == 0xe0 } else { self.octet(0) == 0xff }
     }
 
     /// `0.0.0.0` or `::`.
@@ -74,16 +87,16 @@ impl Address {
     /// `127.0.0.0/8` or `::1`.
     #[inline]
     pub const fn is_loopback(&self) -> bool {
-        if self.is_v4() { self.0[12] == 127 } else { u128::from_be_bytes(self.0) == 1 }
+        if self.is_v4() { self.octet(12) == 127 } else { u128::from_be_bytes(self.octets()) == 1 }
     }
 
     /// `169.254.0.0/16` or `fe80::/10`.
     #[inline]
     pub const fn is_link_local(&self) -> bool {
         if self.is_v4() {
-            self.0[12] == 169 && self.0[13] == 254
+            self.octet(12) == 169 && self.octet(13) == 254
         } else {
-            self.0[0] == 0xfe && self.0[1] & 0xc0 == 0x80
+            self.octet(0) == 0xfe && self.octet(1) & 0xc0 == 0x80
         }
     }
 
@@ -99,9 +112,9 @@ impl Address {
     pub const fn is_valid_source(&self) -> bool {
         if self.is_v4() {
             // 224/4 and above are multicast, reserved or broadcast.
-            !matches!(self.0[12], 0 | 127 | 224..)
+            !matches!(self.octet(12), 0 | 127 | 224..)
         } else {
-            self.0[0] != 0xff && !self.is_loopback()
+            self.octet(0) != 0xff && !self.is_loopback()
         }
     }
 
@@ -111,14 +124,14 @@ impl Address {
             return false;
         }
         let bits = if self.is_v4() { prefix_len as u32 + 96 } else { prefix_len as u32 };
-        let differ = u128::from_be_bytes(self.0) ^ u128::from_be_bytes(network.0);
+        let differ = u128::from_be_bytes(self.octets()) ^ u128::from_be_bytes(network.octets());
         differ.leading_zeros() >= bits
     }
 
     /// The group that a node with this IPv6 address listens to for its resolution: `ff02::1:ffXX:XXXX` (RFC 4291 §2.7.1).
     pub const fn solicited_node(&self) -> Address {
-        let [.., a, b, c] = self.0;
-        Address([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
+        let [.., a, b, c] = self.octets();
+        Address::v6([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
     }
 }
 
@@ -145,7 +158,7 @@ impl From<Ipv6Addr> for Address {
 
 impl From<Address> for IpAddr {
     fn from(address: Address) -> IpAddr {
-        if address.is_v4() { Ipv4Addr::from(address.as_v4()).into() } else { Ipv6Addr::from(address.0).into() }
+        if address.is_v4() { Ipv4Addr::from(address.as_v4()).into() } else { Ipv6Addr::from(address.octets()).into() }
     }
 }
 
@@ -167,6 +180,9 @@ impl FromStr for Address {
         text.parse::<IpAddr>().map(Address::from)
     }
 }
+
+/// The octets before those of an IPv4 address that are not 0: ff:ff.
+const V4_MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
 /// An Ethernet address.
 #[derive(Clone, Copy, Eq, PartialOrd, Ord, Default)]
@@ -194,7 +210,7 @@ impl Mac {
 
     /// Where frames to this multicast group go (RFC 1112 §6.4, RFC 2464 §7); broadcast for `255.255.255.255`.
     pub const fn for_multicast(group: Address) -> Mac {
-        let [.., a, b, c, d] = *group.octets();
+        let [.., a, b, c, d] = group.octets();
         match (group.is_v4(), group.is_broadcast()) {
             (true, true) => Mac::BROADCAST,
             (true, false) => Mac([0x01, 0x00, 0x5e, b & 0x7f, c, d]),

@@ -138,7 +138,7 @@ pub const fn is_valid(sum: Sum) -> bool {
 /// two layouts differ in zero bytes only.
 #[inline]
 pub fn pseudo_header(src: &Address, dst: &Address, protocol: u8, len: u32) -> Sum {
-    let sum = sum_array(sum_array(Sum::ZERO, src.octets()), dst.octets());
+    let sum = sum_array(sum_array(Sum::ZERO, &src.octets()), &dst.octets());
     sum.plus(u64::from(len.to_be())).add(u16::from(protocol))
 }
 

@@ -127,8 +127,8 @@ impl Ipv6 {
         out[4..6].copy_from_slice(&(self.total_len - HEADER_LEN as u16).to_be_bytes());
         out[6] = self.protocol;
         out[7] = self.hop_limit;
-        out[8..24].copy_from_slice(self.src.octets());
-        out[24..].copy_from_slice(self.dst.octets());
+        out[8..24].copy_from_slice(&self.src.octets());
+        out[24..].copy_from_slice(&self.dst.octets());
     }
 }
 

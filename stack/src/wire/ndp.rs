@@ -95,7 +95,7 @@ fn emit(src: &Address, dst: &Address, [kind, flags]: [u8; 2], target: &Address, 
     let mut out = [0; LEN];
     out[0] = kind;
     out[4] = flags;
-    out[8..24].copy_from_slice(target.octets());
+    out[8..24].copy_from_slice(&target.octets());
     out[24..26].copy_from_slice(&[option, 1]);
     out[26..].copy_from_slice(&mac.0);
     let sum = icmp6::checksum(src, dst, &out, &[]);

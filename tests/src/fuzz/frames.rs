@@ -120,7 +120,7 @@ fn neighbour_discovery(source: &mut Source<'_>, addresses: &Addresses, out: &mut
     let options = usize::from(source.byte() % 3);
     ip(addresses, ICMP6, 255, 24 + 8 * options, out);
     out.extend_from_slice(&[kind, 0, 0, 0, source.byte(), 0, 0, 0]);
-    out.extend_from_slice(target.octets());
+    out.extend_from_slice(&target.octets());
     for _ in 0..options {
         out.extend_from_slice(&[source.pick(&[1, 2, 5, 9]), source.pick(&[1, 1, 1, 0, 2])]);
         out.extend_from_slice(&addresses.peer_mac);
@@ -142,8 +142,8 @@ fn ip(addresses: &Addresses, protocol: u8, hop_limit: u8, len: usize, out: &mut 
         out.extend_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0]);
         out.extend_from_slice(&(len as u16).to_be_bytes());
         out.extend_from_slice(&[protocol, hop_limit]);
-        out.extend_from_slice(addresses.peer.octets());
-        out.extend_from_slice(addresses.own.octets());
+        out.extend_from_slice(&addresses.peer.octets());
+        out.extend_from_slice(&addresses.own.octets());
     } else {
         out.extend_from_slice(&[8, 0, 0x45, 0]);
         out.extend_from_slice(&(20 + len as u16).to_be_bytes());

@@ -74,7 +74,7 @@ fn one_changed_bit_of_the_key_changes_half_of_the_hash() {
     let base = key6(0x1234_5678_9abc_def0, 4711);
     let flip = |mut key: FlowKey, bit: usize| {
         let (byte, mask) = (bit / 8, 1u8 << (bit % 8));
-        let (mut local, mut remote) = (*key.local.octets(), *key.remote.octets());
+        let (mut local, mut remote) = (key.local.octets(), key.remote.octets());
         match byte {
             0..16 => local[byte] ^= mask,
             16..32 => remote[byte - 16] ^= mask,

@@ -6,19 +6,19 @@ const LOCAL: Address = Address::v4([10, 0, 0, 1]);
 const REMOTE: Address = Address::v4([10, 0, 0, 2]);
 const SECRET: [u64; 4] = [1, 2, 3, 4];
 
-fn pick(ports: &mut Ports, remote_port: u16, is_usable: impl FnMut(u16) -> bool) -> Option<u16> {
-    ports.pick(LOCAL, REMOTE, remote_port, is_usable).map(|(port, _)| port)
+fn pick(ports: &mut Ports, remote_port: u16, mut is_usable: impl FnMut(u16) -> bool) -> Option<u16> {
+    ports.towards(LOCAL, REMOTE, remote_port).find(|port| is_usable(*port))
 }
 
 #[test]
 fn the_port_that_comes_next_is_told() {
     let mut ports = Ports::new(SECRET, 40_000..=40_009);
-    let (_, mut next) = ports.pick(LOCAL, REMOTE, 80, |_| true).expect("usable");
     for _ in 0..25 {
-        let told = next;
-        let (port, after) = ports.pick(LOCAL, REMOTE, 80, |_| true).expect("usable");
-        assert_eq!(port, told);
-        next = after;
+        let mut walk = ports.towards(LOCAL, REMOTE, 80);
+        let told = walk.peek();
+        assert_eq!(walk.next(), Some(told));
+        let after = walk.peek();
+        assert_eq!(ports.towards(LOCAL, REMOTE, 80).peek(), after);
     }
 }
 
