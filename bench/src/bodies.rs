@@ -13,10 +13,11 @@ use handfast::metrics::Counter;
 use handfast::time::{Duration, Instant};
 use handfast::timer_wheel::TimerWheel;
 use handfast::wire::address::{Address, Mac};
-use handfast::wire::checksum::{self, Sum};
+use handfast::wire::checksum::{self, Demand, Sum};
 use handfast::wire::ethernet::{ETHERTYPE_IPV4, Ethernet};
-use handfast::wire::packet::{self, Ip, Net};
+use handfast::wire::packet::{self, Ip};
 use handfast::wire::tcp::{Flags, Header, Options, Segment, Seq, Timestamps};
+use handfast::wire::usual::Usual;
 use handfast_drivers::burst::{BURST, RxBurst, TxBurst};
 use handfast_drivers::driver::Driver;
 use handfast_drivers::frame::{FramePool, FrameSize};
@@ -122,11 +123,13 @@ fn parse(payload_len: usize) -> Work {
     let header =
         Header { src_port: 40_000, dst_port: 80, flags: Flags::ACK, window: 1_000, options, ..Header::default() };
     let frame = packet_to_server(1, &header, &payload);
-    let (mut net, mut segment) = (Net::default(), Segment::default());
+    let mut segment = Segment::default();
     Box::new(move |n| {
         for _ in 0..n {
-            assert!(packet::read_usual(black_box(&frame), true, &mut net, &mut segment, |_| true).is_some());
-            black_box((&net, &segment));
+            let usual = Usual::new(black_box(&frame)).expect("it is usual");
+            black_box(usual.ends());
+            assert!(usual.read(Demand::new(true), &mut segment).is_some());
+            black_box(&segment);
         }
     })
 }

@@ -2,13 +2,13 @@
 
 /// Bit `i` is set if byte `i` of the two little-endian words is `byte`.
 #[inline(always)]
-pub fn matching_bytes(words: [u64; 2], byte: u8) -> u16 {
+pub fn matching_bytes(words: [u64; 2], byte: u8) -> u32 {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: SSE2 is part of every x86_64, and these instructions work on values: no memory is touched, shared or not.
     unsafe {
         use core::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8, _mm_set_epi64x, _mm_set1_epi8};
         let bytes = _mm_set_epi64x(words[1] as i64, words[0] as i64);
-        _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8))) as u16
+        _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8))) as u32
     }
     #[cfg(not(target_arch = "x86_64"))]
     portable(words, byte)
@@ -45,13 +45,13 @@ fn sum_halves_inline(words: &[[u8; 8]]) -> u64 {
 
 /// [`matching_bytes`] with plain arithmetic.
 #[cfg(any(test, not(target_arch = "x86_64")))]
-fn portable(words: [u64; 2], byte: u8) -> u16 {
+fn portable(words: [u64; 2], byte: u8) -> u32 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     let mask = |word: u64| {
         let differing = word ^ u64::from_ne_bytes([byte; 8]);
         let zeros = !(((differing & LOW) + LOW) | differing | LOW);
         // The multiplication gathers the eighth bits of all bytes in the top byte.
-        ((zeros >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u16
+        ((zeros >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
     };
     mask(words[0]) | mask(words[1]) << 8
 }

@@ -12,12 +12,12 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use handfast_drivers::burst::{BURST, RxBurst, TxBurst};
 use handfast_drivers::driver::Caps;
-use handfast_drivers::frame::{Desc, Frame, FramePool};
+use handfast_drivers::frame::{Desc, FramePool};
 
 use crate::app::{App, ConnId, Cx};
 use crate::config::{Config, ConfigError, LISTENERS_MAX};
 use crate::demux::conns::Conns;
-use crate::demux::flow::{FlowHasher, FlowKey};
+use crate::demux::flow::FlowHasher;
 use crate::demux::flows::{Flows, Owner};
 use crate::demux::listeners::Listeners;
 use crate::demux::ports::Ports;
@@ -26,7 +26,7 @@ use crate::demux::syn_rcvd::SynRcvds;
 use crate::demux::time_wait::TimeWaits;
 use crate::demux::turns::Turns;
 use crate::ip::{Ip, Learned};
-use crate::metrics::{Counter, DropReason, Metrics};
+use crate::metrics::{Counter, Metrics};
 use crate::tcp::env::Env;
 use crate::tcp::isn::IsnSecret;
 use crate::tcp::tcb::{Bits, Tcb};
@@ -35,16 +35,17 @@ use crate::timer_wheel::TimerWheel;
 use crate::trace::{Trace, TraceKind, TraceRecord};
 use crate::wire::address::Mac;
 use crate::wire::icmp::IcmpError;
-use crate::wire::packet::{self, Kind, Net};
-use crate::wire::tcp::{Flags, Segment, Seq};
+use crate::wire::tcp::{Flags, Seq};
 
 mod arrivals;
 mod check;
 mod icmp;
 mod lifecycle;
 mod output;
+mod parse;
 
 pub use self::check::Left;
+use self::parse::Arrived;
 
 /// A TCP/IP stack on one core. It has no clock and does no I/O: whoever drives it brings bursts and says what time it is.
 #[derive(Debug)]
@@ -75,7 +76,7 @@ pub struct Stack {
     strays: ArrayVec<(u16, Desc), BURST>,
     /// ICMP errors about them.
     astray_errors: ArrayVec<(u16, IcmpError), BURST>,
-    /// What the burst's frames were read into: a place for each, of which the first `arrived_len` are taken.
+    /// What the burst's frames were read into: a place for each. Of the first `arrived_len` those with a frame are taken.
     arrived: Vec<Arrived>,
     arrived_len: usize,
     trace: Trace,
@@ -86,27 +87,6 @@ pub struct Stack {
 /// Random bytes from the operating system: the secrets of one process, the same for all its stacks.
 #[derive(Clone)]
 pub struct Entropy(pub [u8; 64]);
-
-/// A TCP segment between parse and TCP.
-#[derive(Default, Debug)]
-struct Arrived {
-    /// Until TCP takes it.
-    frame: Option<Frame>,
-    net: Net,
-    seg: Segment,
-    key: FlowKey,
-    hash: u64,
-    /// Whose it seemed to be in stage 2.
-    guess: Option<Owner>,
-}
-
-impl Arrived {
-    #[inline]
-    fn find_key(&mut self) {
-        (self.key.local, self.key.remote) = (self.net.dst, self.net.src);
-        (self.key.local_port, self.key.remote_port) = (self.seg.dst_port, self.seg.src_port);
-    }
-}
 
 impl Stack {
     /// A stack on `core` of `cores`, receiving from and sending to a queue with these capabilities.
@@ -215,65 +195,6 @@ impl Stack {
         app.on_shutdown(&mut Cx { stack: self });
     }
 
-    /// Stage 1. ARP and ICMP end here: they are answered in their own frames.
-    fn parse(&mut self, rx: &mut RxBurst, tx: &mut TxBurst) {
-        let (mut packets, mut bytes) = (0, 0);
-        for frame in rx.drain(..) {
-            let (verify, len) = (!self.rx_checksum, frame.len() as u64);
-            let arrived = &mut self.arrived[self.arrived_len];
-            let Arrived { frame: kept, net, seg, .. } = arrived;
-            let frame = kept.insert(frame);
-            let kind = match packet::read_usual(frame, verify, net, seg, |net| self.ip.is_for_us_alone(net)) {
-                Some(()) => Ok(Kind::Tcp),
-                // It says what else it is, or what is wrong with it.
-                None => packet::read(frame, verify, net, seg).and_then(|kind| self.ip.admit(kind, net).map(|()| kind)),
-            };
-            if matches!(kind, Ok(Kind::Tcp)) {
-                arrived.find_key();
-                let home = self.home.of(&arrived.key);
-                if home == self.core {
-                    arrived.hash = self.hasher.hash(&arrived.key);
-                    self.flows.prefetch(arrived.hash);
-                    self.arrived_len += 1;
-                } else if self.hand_over(home) {
-                    continue; // it is counted where it is at home
-                }
-            } else {
-                self.no_tcp_arrives(kind, tx);
-            }
-            (packets, bytes) = (packets + 1, bytes + len);
-        }
-        self.env.metrics.add(Counter::PacketsReceived, packets);
-        self.env.metrics.add(Counter::BytesReceived, bytes);
-    }
-
-    #[cold]
-    fn no_tcp_arrives(&mut self, kind: Result<Kind, DropReason>, tx: &mut TxBurst) {
-        let Arrived { frame, net, .. } = &mut self.arrived[self.arrived_len];
-        let (now, Some(frame), net) = (self.env.now, frame.take(), *net) else { return };
-        let metrics = &mut self.env.metrics;
-        let kind = match kind {
-            Ok(kind) => kind,
-            Err(reason) => return metrics.dropped(reason),
-        };
-        let error = match kind {
-            Kind::Tcp => None,
-            Kind::Arp => {
-                self.ip.on_arp(now, frame, &net.link, tx, metrics);
-                None
-            }
-            Kind::Icmp => self.ip.on_icmp(frame, &net, tx, metrics),
-            Kind::Icmp6 => self.ip.on_icmp6(now, frame, &net, tx, metrics),
-            Kind::Other(protocol) => {
-                self.ip.on_other(now, frame, &net, protocol, tx, metrics);
-                None
-            }
-        };
-        if let Some(error) = error {
-            self.icmp_error(&error);
-        }
-    }
-
     /// Stage 2 brings the records closer; stage 3 finds them there.
     fn demux(&mut self) {
         for arrived in &mut self.arrived[..self.arrived_len] {
@@ -291,24 +212,13 @@ impl Stack {
     fn tcp(&mut self, tx: &mut TxBurst) {
         let mut burst = core::mem::take(&mut self.arrived);
         for arrived in &mut burst[..self.arrived_len] {
-            self.segment_arrives(arrived, tx);
-            arrived.frame = None;
+            if arrived.frame.is_some() {
+                self.segment_arrives(arrived, tx);
+                arrived.frame = None;
+            }
         }
         self.arrived_len = 0;
         self.arrived = burst;
-    }
-
-    /// Sends a segment to the core that owns its flow; `false` if it was dropped here.
-    #[cold]
-    fn hand_over(&mut self, home: u16) -> bool {
-        let Some(frame) = self.arrived[self.arrived_len].frame.take() else { return false };
-        self.env.metrics.count(Counter::SteeredSegments);
-        if self.strays.is_full() {
-            self.env.metrics.dropped(DropReason::HandoverFull);
-            return false;
-        }
-        self.strays.push((home, FramePool::part_with(frame)));
-        true
     }
 
     /// Segments that came here and belong to other cores: the core, and the frame on its way there.

@@ -17,13 +17,21 @@ pub struct FlowKey {
     pub remote_port: u16,
 }
 
+impl FlowKey {
+    /// Both ports: the peer's, and below it ours.
+    #[inline(always)]
+    pub const fn ports(&self) -> u32 {
+        (self.remote_port as u32) << 16 | self.local_port as u32
+    }
+}
+
 impl PartialEq for FlowKey {
     /// Most keys that are compared are equal: all words are looked at together, without a branch for each.
     #[inline]
     fn eq(&self, other: &FlowKey) -> bool {
         let differing = |a: &Address, b: &Address| (a.words().0 ^ b.words().0) | (a.words().1 ^ b.words().1);
-        let ports = (self.local_port ^ other.local_port) | (self.remote_port ^ other.remote_port);
-        differing(&self.local, &other.local) | differing(&self.remote, &other.remote) | u64::from(ports) == 0
+        let ports = u64::from(self.ports() ^ other.ports());
+        differing(&self.local, &other.local) | differing(&self.remote, &other.remote) | ports == 0
     }
 }
 
@@ -55,11 +63,31 @@ impl FlowHasher {
     /// The hash of a flow. All its bits are equally good.
     #[inline]
     pub const fn hash(&self, key: &FlowKey) -> u64 {
+        // Both ends are of one family.
+        match key.local.is_v4() {
+            true => self.hash_v4(key.local.as_v4(), key.remote.as_v4(), key.ports()),
+            false => self.hash_v6(key),
+        }
+    }
+
+    /// The hash of an IPv4 flow: two addresses are one word.
+    #[inline(always)]
+    pub const fn hash_v4(&self, local: [u8; 4], remote: [u8; 4], ports: u32) -> u64 {
+        let addresses = (u32::from_ne_bytes(local) as u64) << 32 | u32::from_ne_bytes(remote) as u64;
+        self.finish(fold(addresses ^ self.masks[0], ports as u64 ^ self.masks[1]))
+    }
+
+    #[inline(never)]
+    const fn hash_v6(&self, key: &FlowKey) -> u64 {
         let (local, remote) = (key.local.words(), key.remote.words());
-        let ports = (key.local_port as u64) << 16 | key.remote_port as u64;
         let a = fold(local.0 ^ self.masks[0], remote.0 ^ self.masks[1]);
         let b = fold(local.1 ^ self.masks[2], remote.1 ^ self.masks[3]);
-        fold(fold(a ^ ports, b) ^ self.finish[0], self.finish[1])
+        self.finish(fold(a ^ key.ports() as u64, b))
+    }
+
+    #[inline(always)]
+    const fn finish(&self, hash: u64) -> u64 {
+        fold(hash ^ self.finish[0], self.finish[1])
     }
 }
 

@@ -47,7 +47,9 @@ impl Flows {
     #[inline]
     pub fn guess(&self, hash: u64) -> Option<Owner> {
         let bucket = &self.buckets[self.home(hash)];
-        bucket.slots_with(tag(hash)).next().map(|slot| Owner::unpack(bucket.owners[slot]))
+        // What is found behind the tags, or not at all, is no slot.
+        let slot = matching_bytes(bucket.tags, tag(hash)).trailing_zeros() as usize;
+        bucket.owners.get(slot).map(|packed| Owner::unpack(*packed))
     }
 
     /// The owner with this hash for which `eq` finds the flow's key in its record.
@@ -124,16 +126,26 @@ impl Flows {
     /// Bucket and slot of the entry with this hash that `eq` accepts.
     #[inline]
     fn position(&self, hash: u64, mut eq: impl FnMut(u32) -> bool) -> Option<(usize, usize)> {
-        let mut at = self.home(hash);
-        for _ in 0..self.buckets.len() {
+        let home = self.home(hash);
+        let bucket = &self.buckets[home];
+        if let Some(slot) = bucket.slots_with(tag(hash)).find(|slot| eq(bucket.owners[*slot])) {
+            return Some((home, slot));
+        }
+        if bucket.tags[1] < WENT_PAST_ONE { None } else { self.position_beyond(home, hash, eq) }
+    }
+
+    #[inline(never)]
+    fn position_beyond(&self, home: usize, hash: u64, mut eq: impl FnMut(u32) -> bool) -> Option<(usize, usize)> {
+        let mut at = home;
+        for _ in 1..self.buckets.len() {
+            at = self.after(at);
             let bucket = &self.buckets[at];
             if let Some(slot) = bucket.slots_with(tag(hash)).find(|slot| eq(bucket.owners[*slot])) {
                 return Some((at, slot));
             }
             if bucket.tags[1] < WENT_PAST_ONE {
-                return None;
+                break;
             }
-            at = self.after(at);
         }
         None
     }

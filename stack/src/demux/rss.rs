@@ -26,6 +26,12 @@ impl Home {
         Home { spread: Some(spread) }
     }
 
+    /// Whether there are several workers.
+    #[inline]
+    pub fn is_spread(&self) -> bool {
+        self.spread.is_some()
+    }
+
     /// The worker that owns this flow.
     #[inline]
     pub fn of(&self, key: &FlowKey) -> u16 {
@@ -45,6 +51,7 @@ struct Spread {
 
 impl Spread {
     /// The device hashes what it receives: the peer is the source.
+    #[inline(never)]
     fn of(&self, key: &FlowKey) -> u16 {
         let FlowKey { local, remote, local_port, remote_port } = *key;
         let hash = if remote.is_v4() {

@@ -38,6 +38,7 @@ use crate::wire::ethernet::{ETHERTYPE_ARP, Ethernet};
 use crate::wire::icmp6;
 use crate::wire::ndp::{self, Ndp};
 use crate::wire::packet::{self, Kind, Link, Net};
+use crate::wire::usual::Ends;
 
 /// How an interface is set up.
 #[derive(Clone, Debug)]
@@ -114,6 +115,8 @@ pub struct Ip {
 #[derive(Debug)]
 struct Local {
     mac: Mac,
+    /// As in frames without a tag: [`Mac::word`], and on a VLAN what none begins with.
+    mac_word: u64,
     vlan: Option<u16>,
     mtu: u16,
     routes: Routes,
@@ -138,8 +141,9 @@ impl Ip {
             neighbours.add_permanent(address, mac);
         }
         let routes = Routes::new(config.addresses.clone(), config.ranges.clone(), config.routes.clone());
+        let mac_word = config.vlan.map_or(config.mac.word(), |_| u64::MAX);
         Ip {
-            local: Local { mac: config.mac, vlan: config.vlan, mtu: config.mtu, routes },
+            local: Local { mac: config.mac, mac_word, vlan: config.vlan, mtu: config.mtu, routes },
             neighbours,
             path_mtus: PathMtus::new(config.path_mtus_max, config.hash_key),
             last: (Address::UNSPECIFIED_V6, NeighbourId::default()),
@@ -153,9 +157,8 @@ impl Ip {
 
     /// Whether a packet is for one of us alone and from someone else: [`admit`](Self::admit) says so, too, of TCP.
     #[inline(always)]
-    pub fn is_for_us_alone(&self, net: &Net) -> bool {
-        let Local { mac, vlan, routes, .. } = &self.local;
-        net.link.vlan == *vlan && net.link.dst_mac == *mac && routes.is_ours(net.dst) && !routes.is_ours(net.src)
+    pub fn is_for_us_alone(&self, ends: Ends) -> bool {
+        ends.dst_mac == self.local.mac_word && self.local.routes.is_to_us_v4(ends.src, ends.dst)
     }
 
     /// Whether a packet is for us and from someone else. Groups are admitted for neighbour discovery only.

@@ -18,20 +18,29 @@ use crate::tcp::output::{self, Path};
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Tcb};
 use crate::trace::TraceKind;
-use crate::wire::packet::Ip;
+use crate::wire::packet::{self, Ip};
 use crate::wire::tcp::{Header, Segment, Seq};
 
 impl Stack {
     /// Takes the segment's frame if it keeps it.
     pub(super) fn segment_arrives(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) {
-        let Arrived { key, hash, guess, .. } = arrived;
-        // Segments before it in the burst may have changed whose the flow is.
-        let owner = guess.filter(|owner| self.is_of(*owner, key)).or_else(|| self.owner(key, *hash));
-        match owner {
-            Some(Owner::Conn(at)) => self.conn_arrives(at, arrived, tx),
-            Some(Owner::SynRcvd(at)) => self.half_open_arrives(at, arrived, tx),
-            Some(Owner::TimeWait(at)) => self.time_wait_arrives(at, arrived, tx),
-            None => self.listen_arrives(arrived, None, tx),
+        loop {
+            let key = &arrived.key;
+            match arrived.guess {
+                Some(Owner::Conn(at)) if self.is_conn(at, key) => return self.conn_arrives(at, arrived, tx),
+                Some(Owner::SynRcvd(at)) if self.is_half_open(at, key) => {
+                    return self.half_open_arrives(at, arrived, tx);
+                }
+                Some(Owner::TimeWait(at)) if self.is_waiting(at, key) => {
+                    return self.time_wait_arrives(at, arrived, tx);
+                }
+                _ => {}
+            }
+            // Segments before it in the burst may have changed whose the flow is.
+            arrived.guess = self.owner(key, arrived.hash);
+            if arrived.guess.is_none() {
+                return self.listen_arrives(arrived, None, tx);
+            }
         }
     }
 
@@ -43,20 +52,35 @@ impl Stack {
     #[inline]
     fn is_of(&self, owner: Owner, key: &FlowKey) -> bool {
         match owner {
-            Owner::Conn(at) => self.conns.at(at).is_some_and(|tcb| tcb.key == *key),
-            Owner::SynRcvd(at) => self.half_open.get(at).is_some_and(|record| record.key == *key),
-            Owner::TimeWait(at) => self.waiting.get(at).is_some_and(|record| record.key == *key),
+            Owner::Conn(at) => self.is_conn(at, key),
+            Owner::SynRcvd(at) => self.is_half_open(at, key),
+            Owner::TimeWait(at) => self.is_waiting(at, key),
         }
+    }
+
+    #[inline]
+    fn is_conn(&self, at: u32, key: &FlowKey) -> bool {
+        self.conns.at(at).is_some_and(|tcb| tcb.key == *key)
+    }
+
+    #[inline]
+    fn is_half_open(&self, at: u32, key: &FlowKey) -> bool {
+        self.half_open.get(at).is_some_and(|record| record.key == *key)
+    }
+
+    #[inline]
+    fn is_waiting(&self, at: u32, key: &FlowKey) -> bool {
+        self.waiting.get(at).is_some_and(|record| record.key == *key)
     }
 
     /// A segment for a connection that has its `Tcb`.
     fn conn_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
-        let Arrived { frame, net, seg, .. } = arrived;
+        let payload = arrived.payload_range();
+        let Arrived { frame, seg, .. } = arrived;
         let Some(tcb) = self.conns.at_mut(at) else { return };
         if seg.payload_len > 0
             && let Some(frame) = frame
         {
-            let payload = net.payload_range(seg);
             frame.truncate(payload.end);
             frame.trim_front(payload.start);
         }
@@ -76,6 +100,7 @@ impl Stack {
             Verdict::Drop(reason) => self.env.metrics.dropped(reason),
             Verdict::Refuse(reason) => {
                 self.env.metrics.dropped(reason);
+                arrived.untrim();
                 self.refuse(arrived, tx);
             }
             Verdict::Reset(reason) => {
@@ -396,10 +421,9 @@ impl Stack {
         }
         // TCP keeps the frames of segments that it takes, and does not answer those here.
         let Some(mut frame) = arrived.frame.take() else { return false };
-        let net = &arrived.net;
-        let path = Path::new(self.ip.ethernet(net.link.src_mac), self.tx_checksum);
+        let path = Path::new(self.ip.ethernet(packet::src_mac(&frame)), self.tx_checksum);
         frame.reset();
-        output::bare(&mut frame, &Ip::new(net.dst, net.src), header, &path);
+        output::bare(&mut frame, &Ip::new(arrived.key.local, arrived.key.remote), header, &path);
         tx.push(frame);
         true
     }

@@ -9,6 +9,7 @@ use handfast_drivers::wire::{self, WireDriver};
 use super::*;
 use crate::app::Closed;
 use crate::ip::routes::OwnAddress;
+use crate::metrics::DropReason;
 use crate::time::Duration;
 use crate::wire::address::Address;
 

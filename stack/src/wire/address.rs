@@ -4,6 +4,8 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
 
+use super::ipv4;
+
 /// An IPv4 or IPv6 address. IPv4 is kept v4-mapped (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2), so that flow keys have one shape.
 ///
 /// A v4-mapped address is always IPv4 here: the IPv6 parser refuses packets that carry one (RFC 4942 §2.2).
@@ -110,12 +112,7 @@ impl Address {
     /// (RFC 1122 §3.2.1.3, RFC 4291 §2.5.2, §2.7). `::` is such a source: neighbour discovery uses it.
     #[inline]
     pub const fn is_valid_source(&self) -> bool {
-        if self.is_v4() {
-            // 224/4 and above are multicast, reserved or broadcast.
-            !matches!(self.octet(12), 0 | 127 | 224..)
-        } else {
-            self.octet(0) != 0xff && !self.is_loopback()
-        }
+        if self.is_v4() { ipv4::is_valid_source(self.as_v4()) } else { self.octet(0) != 0xff && !self.is_loopback() }
     }
 
     /// The first `prefix_len` bits of both are equal, counted in the address's own family.
@@ -206,6 +203,13 @@ impl Mac {
     #[inline]
     pub const fn is_multicast(&self) -> bool {
         self.0[0] & 1 != 0
+    }
+
+    /// The address as a number: the first eight bytes of a frame to it, read as little-endian, without the two that are the sender's.
+    #[inline]
+    pub const fn word(&self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([0, 0, a, b, c, d, e, f])
     }
 
     /// Where frames to this multicast group go (RFC 1112 §6.4, RFC 2464 §7); broadcast for `255.255.255.255`.

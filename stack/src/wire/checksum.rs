@@ -3,6 +3,7 @@
 use handfast_drivers::simd;
 
 use super::address::Address;
+use super::{at, ipv4, tcp};
 
 /// An unfinished ones' complement sum. Sums of parts add up as long as every part but the last has an even length.
 ///
@@ -88,7 +89,7 @@ fn sum_long(initial: Sum, bytes: &[u8]) -> Sum {
 }
 
 /// [`sum`] for the few bytes of a header whose length the compiler knows.
-#[inline]
+#[inline(always)]
 pub fn sum_array<const N: usize>(initial: Sum, bytes: &[u8; N]) -> Sum {
     const { assert!(N.is_multiple_of(4)) };
     let (words, rest) = bytes.as_chunks::<8>();
@@ -127,9 +128,29 @@ pub const fn finish(sum: Sum) -> u16 {
 /// Whether a sum that included its checksum field says that the bytes are as they were sent.
 #[inline]
 pub const fn is_valid(sum: Sum) -> bool {
-    // Folding gives 0xffff for its multiples, but for 0. Times 0xffff, ONES is −1: the multiples alone come out as −1 to −ONES.
-    const ONES: u64 = 0x0001_0001_0001_0001;
-    sum.0.wrapping_mul(ONES) >= ONES.wrapping_neg()
+    Demand::new(true).is_met(sum)
+}
+
+/// What is asked of sums: to be valid, or, where a device has looked at them already, nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Demand {
+    /// The least product of a sum and [`ONES`].
+    product_min: u64,
+}
+
+impl Demand {
+    /// To be valid, or nothing.
+    #[inline]
+    pub const fn new(verify: bool) -> Demand {
+        // Folding gives 0xffff for its multiples, but for 0. Times 0xffff, ONES is −1: the multiples alone come out as −1 to −ONES.
+        Demand { product_min: if verify { ONES.wrapping_neg() } else { 0 } }
+    }
+
+    /// Whether a sum that included its checksum field is good enough.
+    #[inline]
+    pub const fn is_met(self, sum: Sum) -> bool {
+        sum.0.wrapping_mul(ONES) >= self.product_min
+    }
 }
 
 /// The sum of the pseudo header: RFC 9293 §3.1 for IPv4, RFC 8200 §8.1 for IPv6.
@@ -156,12 +177,22 @@ pub fn addresses_v4(src: &Address, dst: &Address) -> Sum {
     Sum(word(src) + word(dst))
 }
 
+/// The sum of TCP's pseudo header, out of the IPv4 header without options that it repeats.
+#[inline(always)]
+pub fn pseudo_header_inside(ip: &[u8; ipv4::HEADER_LEN]) -> Sum {
+    let [src, dst] = [12, 16].map(|place| u64::from(u32::from_ne_bytes(at(ip, place))));
+    // The segment is as much shorter than the packet as the header is long: its complement is taken away by being added.
+    const REST: u64 = (tcp::PROTOCOL as u16).to_be() as u64 + (!(ipv4::HEADER_LEN as u16)).to_be() as u64;
+    Sum(src + dst + u64::from(u16::from_ne_bytes(at(ip, 2))) + REST)
+}
+
 /// The checksum after one word under it changed (RFC 1624, equation 3).
 #[inline]
 pub const fn update(checksum: u16, old_word: u16, new_word: u16) -> u16 {
     finish(Sum::ZERO.add(!checksum).add(!old_word).add(new_word))
 }
 
+const ONES: u64 = 0x0001_0001_0001_0001;
 /// From so many bytes on the vectors pay.
 const LONG: usize = 256;
 

@@ -100,6 +100,13 @@ impl Ipv4 {
     }
 }
 
+/// Whether a host may send from this address: [`Address::is_valid_source`].
+#[inline(always)]
+pub const fn is_valid_source(src: [u8; 4]) -> bool {
+    // 224/4 and above are multicast, reserved or broadcast.
+    src[0].wrapping_sub(1) < 223 && src[0] != 127
+}
+
 /// Options are passed over, but for source routes: such a packet may have its last destination still before it (RFC 7126 §4.3).
 #[cold]
 fn check_options(mut options: &[u8]) -> Result<(), DropReason> {

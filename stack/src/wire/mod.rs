@@ -3,6 +3,7 @@
 //! | file | its one job |
 //! | --- | --- |
 //! | `packet` | start here: a whole frame → [`Packet`](packet::Packet), and all the headers before a payload |
+//! | `usual` | the short way for nearly every packet |
 //! | `ethernet` | Ethernet II, one VLAN tag |
 //! | `arp` | ARP for IPv4 |
 //! | `ipv4`, `ipv6` | IP headers, options and extension headers passed over |
@@ -23,6 +24,7 @@ pub mod ipv6;
 pub mod ndp;
 pub mod packet;
 pub mod tcp;
+pub mod usual;
 
 /// So many bytes of a header, at a place that the compiler knows to be inside.
 #[inline(always)]

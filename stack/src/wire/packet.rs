@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::address::{Address, Mac};
 use super::arp::Arp;
-use super::checksum::{self, Sum};
+use super::checksum;
 use super::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet};
 use super::ipv4::{self, Ipv4};
 use super::ipv6::{self, Ipv6};
@@ -42,7 +42,7 @@ pub enum Kind {
     Other(u8),
 }
 
-/// Reads a frame. For the data path there are [`read_usual`] and [`read`], which move nothing.
+/// Reads a frame. For the data path there are [`usual::read`](super::usual::read) and [`read`], which move nothing.
 ///
 /// # Errors
 /// The reason to drop the frame.
@@ -55,42 +55,6 @@ pub fn parse(frame: &[u8], verify_checksums: bool) -> Result<Packet, DropReason>
         Kind::Arp => Packet::Arp(net.link, Arp::parse(&frame[usize::from(net.link.header_len)..])?),
         Kind::Other(protocol) => Packet::Other(net, protocol),
     })
-}
-
-/// [`read`] for what nearly every packet is: TCP in IPv4 without IP options, whole, untagged, and with nothing wrong, and `is_ours`
-/// says that it is. For what this returns `None`, [`read`] says what else it is.
-#[inline(always)]
-pub fn read_usual(
-    frame: &[u8],
-    verify_checksums: bool,
-    net: &mut Net,
-    segment: &mut Segment,
-    is_ours: impl FnOnce(&Net) -> bool,
-) -> Option<()> {
-    let lower = frame.first_chunk::<UNTAGGED_V4_LEN>()?;
-    let (ethernet, ip) = lower.split_first_chunk::<ETHERNET_LEN>()?;
-    let ip: &[u8; ipv4::HEADER_LEN] = ip.as_array()?;
-    let ip_len = u16::from_be_bytes(at(ip, 2));
-    let is_usual = u16::from_be_bytes(at(ethernet, 12)) == ETHERTYPE_IPV4
-        && ip[0] == 0x45
-        && ip[9] == tcp::PROTOCOL
-        && u16::from_be_bytes(at(ip, 6)) & !DONT_FRAGMENT == 0
-        && usize::from(ip_len) >= ipv4::HEADER_LEN + tcp::HEADER_LEN;
-    let (src, dst) = (Address::v4(at(ip, 12)), Address::v4(at(ip, 16)));
-    if !is_usual || !checksum::is_valid(checksum::sum_array(Sum::ZERO, ip)) || !src.is_valid_source() {
-        return None;
-    }
-    let bytes = frame.get(UNTAGGED_V4_LEN..ETHERNET_LEN + usize::from(ip_len))?;
-    net.link.dst_mac = Mac(at(ethernet, 0));
-    net.link.src_mac = Mac(at(ethernet, 6));
-    (net.link.vlan, net.link.header_len) = (None, ETHERNET_LEN as u16);
-    (net.src, net.dst, net.hop_limit) = (src, dst, ip[8]);
-    (net.ip_len, net.l4_offset) = (ip_len, UNTAGGED_V4_LEN as u16);
-    let sum = || checksum::sum(checksum::pseudo_header_v4(&src, &dst, tcp::PROTOCOL, bytes.len() as u32), bytes);
-    if !is_ours(net) || verify_checksums && !checksum::is_valid(sum()) {
-        return None;
-    }
-    tcp::read(bytes, segment).ok()
 }
 
 /// Reads a frame's headers into `net` and, if it is TCP, `segment`; where it fails, what they hold means nothing.
@@ -191,6 +155,12 @@ impl Net {
         let Range { start, end } = self.l4_range();
         start + usize::from(segment.header_len)..end
     }
+}
+
+/// Who put this frame, whose headers were read, on the link.
+#[inline]
+pub fn src_mac(frame: &[u8]) -> Mac {
+    frame.first_chunk::<ETHERNET_LEN>().map(|header| Mac(at(header, 6))).unwrap_or_default()
 }
 
 /// Makes a received packet's Ethernet and IP headers those of its answer, in place: addresses change places, the hop limit
@@ -357,8 +327,6 @@ pub const HOP_LIMIT: u8 = 64;
 
 const ETHERNET_LEN: usize = super::ethernet::HEADER_LEN;
 const UNTAGGED_V4_LEN: usize = ETHERNET_LEN + ipv4::HEADER_LEN;
-/// In the word of flags and fragment offset.
-const DONT_FRAGMENT: u16 = 0x4000;
 
 #[cfg(test)]
 mod tests;

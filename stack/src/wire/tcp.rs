@@ -1,12 +1,16 @@
 //! TCP headers (RFC 9293 §3.1) and the options that this stack speaks.
 
 use core::fmt;
-use core::ops::{Add, AddAssign, BitOr, BitOrAssign, Sub};
+use core::ops::{BitOr, BitOrAssign};
 
 use super::address::Address;
 use super::at;
 use super::checksum::{self, Sum};
 use crate::metrics::DropReason;
+
+mod seq;
+
+pub use self::seq::Seq;
 
 /// Reads the header of a TCP segment; `bytes` is header and payload. The checksum is verified apart, by [`verify_checksum`].
 ///
@@ -25,22 +29,11 @@ pub fn parse(bytes: &[u8]) -> Result<Segment, DropReason> {
 #[inline(always)]
 pub fn read(bytes: &[u8], segment: &mut Segment) -> Result<(), DropReason> {
     let Some(fixed) = bytes.first_chunk::<HEADER_LEN>() else { return Err(DropReason::Truncated) };
-    let (src_port, dst_port) = (u16::from_be_bytes(at(fixed, 0)), u16::from_be_bytes(at(fixed, 2)));
-    if src_port == 0 || dst_port == 0 {
-        return Err(DropReason::TcpMalformed);
-    }
     let header_len = usize::from(fixed[12] >> 2 & 0x3c);
     let Some(options) = bytes.get(HEADER_LEN..header_len) else { return Err(DropReason::TcpMalformed) };
     let payload_len = u16::try_from(bytes.len() - header_len).map_err(|_| DropReason::TcpMalformed)?;
-    // In place, field by field: what is moved whole is written twice.
-    segment.seq = Seq(u32::from_be_bytes(at(fixed, 4)));
-    segment.ack = Seq(u32::from_be_bytes(at(fixed, 8)));
-    segment.flags = Flags(fixed[13]);
-    segment.window = u16::from_be_bytes(at(fixed, 14));
-    (segment.src_port, segment.dst_port) = (src_port, dst_port);
+    segment.take_fixed(fixed, None)?;
     (segment.header_len, segment.payload_len) = (header_len as u8, payload_len);
-    (segment.timestamps, segment.mss, segment.window_scale, segment.sack_permitted) = (None, None, None, false);
-    segment.sack.len = 0;
     // RFC 7323 appendix A: nearly every segment of a connection carries exactly this, or nothing.
     match options.as_array::<TIMESTAMPS_LEN>() {
         Some(options) if u32::from_be_bytes(at(options, 0)) == TIMESTAMPS_ALONE => {
@@ -50,6 +43,23 @@ pub fn read(bytes: &[u8], segment: &mut Segment) -> Result<(), DropReason> {
         _ => segment.read_options(options),
     }
     Ok(())
+}
+
+/// Whether these bytes are a header whose only option is timestamps, as RFC 7323 appendix A has them. So begins nearly every
+/// segment of a connection.
+#[inline(always)]
+pub fn is_stamped(header: &[u8; STAMPED_LEN]) -> bool {
+    header[12] >> 4 == STAMPED_LEN as u8 / 4 && u32::from_be_bytes(at(header, HEADER_LEN)) == TIMESTAMPS_ALONE
+}
+
+/// [`read`] of a segment that is nothing but such a header.
+///
+/// # Errors
+/// As [`parse`].
+#[inline(always)]
+pub fn read_stamped(header: &[u8; STAMPED_LEN], segment: &mut Segment) -> Result<(), DropReason> {
+    (segment.header_len, segment.payload_len) = (STAMPED_LEN as u8, 0);
+    segment.take_fixed(header, Some(Timestamps::from_octets(at(header, HEADER_LEN + 4))))
 }
 
 /// Whether the checksum of `bytes`, header and payload, is right (RFC 9293 §3.1, MUST-3).
@@ -75,10 +85,10 @@ pub struct Segment {
     pub flags: Flags,
     /// SEG.WND as on the wire, not scaled.
     pub window: u16,
-    /// The sender's port, never 0.
-    pub src_port: u16,
     /// The receiver's port, never 0.
     pub dst_port: u16,
+    /// The sender's port, never 0.
+    pub src_port: u16,
     /// The header's length in bytes, options included: 20 to 60.
     pub header_len: u8,
     /// The payload's length in bytes.
@@ -101,6 +111,25 @@ impl Segment {
     #[expect(clippy::len_without_is_empty, reason = "SEG.LEN is not a container's length")]
     pub const fn len(&self) -> u32 {
         self.payload_len as u32 + self.flags.syn() as u32 + self.flags.fin() as u32
+    }
+
+    /// Takes over what is in every header; of the options there are `timestamps`.
+    #[inline(always)]
+    fn take_fixed<const LEN: usize>(
+        &mut self,
+        header: &[u8; LEN],
+        timestamps: Option<Timestamps>,
+    ) -> Result<(), DropReason> {
+        // In place, field by field: what is moved whole is written twice.
+        let ports = u32::from_be_bytes(at(header, 0));
+        (self.src_port, self.dst_port) = ((ports >> 16) as u16, ports as u16);
+        self.seq = Seq(u32::from_be_bytes(at(header, 4)));
+        self.ack = Seq(u32::from_be_bytes(at(header, 8)));
+        self.flags = Flags(header[13]);
+        self.window = u16::from_be_bytes(at(header, 14));
+        (self.timestamps, self.mss, self.window_scale, self.sack_permitted) = (timestamps, None, None, false);
+        self.sack.len = 0;
+        if ports >> 16 == 0 || ports as u16 == 0 { Err(DropReason::TcpMalformed) } else { Ok(()) }
     }
 
     /// An option of a length that is not its own is passed over. A length that cannot be (less than 2, or beyond the header)
@@ -379,91 +408,6 @@ impl fmt::Debug for SackBlocks {
     }
 }
 
-/// A sequence number: it wraps, and is compared with before and after (RFC 9293 §3.4). It has no order of its own:
-/// `before` means something between numbers less than 2³¹ apart.
-#[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-pub struct Seq(pub u32);
-
-impl Seq {
-    /// `n` further on.
-    #[inline]
-    pub const fn add(self, n: u32) -> Seq {
-        Seq(self.0.wrapping_add(n))
-    }
-
-    /// How far `self` is past `earlier`, wrapping.
-    #[inline]
-    pub const fn since(self, earlier: Seq) -> u32 {
-        self.0.wrapping_sub(earlier.0)
-    }
-
-    /// `self < other`.
-    #[inline]
-    pub const fn before(self, other: Seq) -> bool {
-        (self.since(other) as i32) < 0
-    }
-
-    /// `self > other`.
-    #[inline]
-    pub const fn after(self, other: Seq) -> bool {
-        other.before(self)
-    }
-
-    /// `self ≤ other`.
-    #[inline]
-    pub const fn at_or_before(self, other: Seq) -> bool {
-        !other.before(self)
-    }
-
-    /// `self ≥ other`.
-    #[inline]
-    pub const fn at_or_after(self, other: Seq) -> bool {
-        !self.before(other)
-    }
-
-    /// The later of the two.
-    #[inline]
-    pub const fn max(self, other: Seq) -> Seq {
-        if self.before(other) { other } else { self }
-    }
-
-    /// The earlier of the two.
-    #[inline]
-    pub const fn min(self, other: Seq) -> Seq {
-        if other.before(self) { other } else { self }
-    }
-
-    /// `start ≤ self < start + len`, for any `len`.
-    #[inline]
-    pub const fn within(self, start: Seq, len: u32) -> bool {
-        self.since(start) < len
-    }
-}
-
-impl Add<u32> for Seq {
-    type Output = Seq;
-    #[inline]
-    fn add(self, n: u32) -> Seq {
-        Seq::add(self, n)
-    }
-}
-
-impl AddAssign<u32> for Seq {
-    #[inline]
-    fn add_assign(&mut self, n: u32) {
-        *self = *self + n;
-    }
-}
-
-impl Sub<u32> for Seq {
-    type Output = Seq;
-    #[inline]
-    fn sub(self, n: u32) -> Seq {
-        Seq(self.0.wrapping_sub(n))
-    }
-}
-
 /// The control bits (RFC 9293 §3.1, RFC 3168 §6.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Flags(pub u8);
@@ -568,9 +512,10 @@ pub const MAX_OPTIONS_LEN: usize = 40;
 /// The largest window scale shift (RFC 7323 §2.3).
 pub const MAX_WINDOW_SCALE: u8 = 14;
 
-/// The option of nearly every segment, aligned.
-/// The timestamps with what stands before them, in bytes.
+/// The option of nearly every segment, aligned: the timestamps with what stands before them, in bytes.
 pub const TIMESTAMPS_LEN: usize = 12;
+/// A header with that option and no other, in bytes.
+pub const STAMPED_LEN: usize = HEADER_LEN + TIMESTAMPS_LEN;
 /// MSS, SACK permitted, timestamps, window scale.
 const USUAL_SYN_LEN: usize = 20;
 /// What stands before the two timestamps.

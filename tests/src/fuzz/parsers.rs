@@ -2,7 +2,7 @@
 
 use handfast::wire::address::Address;
 use handfast::wire::arp::Arp;
-use handfast::wire::checksum::Sum;
+use handfast::wire::checksum::{Demand, Sum};
 use handfast::wire::ethernet::Ethernet;
 use handfast::wire::icmp::Icmp;
 use handfast::wire::icmp6::Icmp6;
@@ -11,6 +11,7 @@ use handfast::wire::ipv6::Ipv6;
 use handfast::wire::ndp::Ndp;
 use handfast::wire::packet::{self, Kind, Net};
 use handfast::wire::tcp::{self, Header, Options, Segment};
+use handfast::wire::usual::{self, Usual};
 
 use super::frames::{self, Addresses};
 use super::{Seen, Source};
@@ -106,9 +107,15 @@ fn packet(bytes: &[u8]) {
     let unverified = packet::read(bytes, false, &mut net, &mut segment);
     let (mut net, mut segment) = (Net::default(), Segment::default());
     let read = packet::read(bytes, true, &mut net, &mut segment);
-    let (mut usual_net, mut usual_segment) = (Net::default(), Segment::default());
-    if packet::read_usual(bytes, true, &mut usual_net, &mut usual_segment, |_| true).is_some() {
-        assert_eq!((read, net, segment), (Ok(Kind::Tcp), usual_net, usual_segment), "the short way is no other way");
+    let mut usual_segment = Segment::default();
+    let usual = Usual::new(bytes).filter(|usual| usual.read(Demand::new(true), &mut usual_segment).is_some());
+    if let Some(ends) = usual.map(|usual| usual.ends()) {
+        assert_eq!((read, segment), (Ok(Kind::Tcp), usual_segment), "the short way is no other way");
+        assert_eq!(
+            (Address::v4(ends.src), Address::v4(ends.dst), ends.dst_mac),
+            (net.src, net.dst, net.link.dst_mac.word())
+        );
+        assert_eq!((usize::from(net.l4_offset), net.link.vlan), (usual::L4_OFFSET, None));
     }
     let Ok(kind) = read else { return };
     assert_eq!(unverified, Ok(kind), "a good checksum changes nothing");

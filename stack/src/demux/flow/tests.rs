@@ -71,7 +71,6 @@ fn neighbouring_ports_and_addresses_spread_over_low_middle_and_high_bits() {
 
 #[test]
 fn one_changed_bit_of_the_key_changes_half_of_the_hash() {
-    let base = key6(0x1234_5678_9abc_def0, 4711);
     let flip = |mut key: FlowKey, bit: usize| {
         let (byte, mask) = (bit / 8, 1u8 << (bit % 8));
         let (mut local, mut remote) = (key.local.octets(), key.remote.octets());
@@ -83,7 +82,10 @@ fn one_changed_bit_of_the_key_changes_half_of_the_hash() {
         }
         FlowKey { local: Address::v6(local), remote: Address::v6(remote), ..key }
     };
-    for bit in 0..288 {
+    let (v4, v6) = (key(0x0a00_0001, 80, 0xc000_0201, 4711), key6(0x1234_5678_9abc_def0, 4711));
+    // Of IPv4 the bits that are not the same in all keys.
+    let bits_v4 = (96..128).chain(224..288).map(|bit| (v4, bit));
+    for (base, bit) in (0..288).map(|bit| (v6, bit)).chain(bits_v4) {
         let mut flips = [0u32; 64];
         for n in 0..512u64 {
             let hasher = FlowHasher::new([n, n << 32, !n, n.wrapping_mul(PI[0])]);
@@ -98,9 +100,12 @@ fn one_changed_bit_of_the_key_changes_half_of_the_hash() {
 #[test]
 fn which_keys_share_a_bucket_depends_on_the_secret() {
     let (one, other) = (FlowHasher::new(SECRETS[1]), FlowHasher::new(SECRETS[2]));
-    let aimed: Vec<FlowKey> =
-        (0..1 << 20).map(|n| key6(n >> 4, n as u16 & 15)).filter(|key| one.hash(key) >> 54 == 0).collect();
-    assert!(aimed.len() > 800);
-    let still = aimed.iter().filter(|key| other.hash(key) >> 54 == 0).count();
-    assert!(still < 10, "{still} of {}", aimed.len());
+    let [v4, v6]: [fn(u32) -> FlowKey; 2] =
+        [|n| key(0x0a00_0001, 80, 0x0a00_0000 + (n >> 4), n as u16 & 15), |n| key6(u64::from(n >> 4), n as u16 & 15)];
+    for of in [v4, v6] {
+        let aimed: Vec<FlowKey> = (0..1 << 20).map(of).filter(|key| one.hash(key) >> 54 == 0).collect();
+        assert!(aimed.len() > 800);
+        let still = aimed.iter().filter(|key| other.hash(key) >> 54 == 0).count();
+        assert!(still < 10, "{still} of {}", aimed.len());
+    }
 }

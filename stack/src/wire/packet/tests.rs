@@ -1,4 +1,5 @@
 use super::*;
+use crate::wire::checksum::Sum;
 use crate::wire::tcp::{Flags, Header, Options, Seq, Timestamps};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -66,30 +67,6 @@ proptest! {
             prop_assert_eq!(net.payload_range(&segment).len(), usize::from(segment.payload_len));
             prop_assert!(net.l4_range().end <= keep);
         }
-    }
-
-    #[test]
-    fn the_usual_packet_is_read_as_every_packet_is(
-        vlan in proptest::option::of(1u16..4095), v6: bool, len in 0usize..60, verify: bool,
-        changes in proptest::collection::vec((0usize..80, any::<u8>()), 0..3), keep in 0usize..200
-    ) {
-        let mut bytes = frame(vlan.filter(|vlan| vlan % 4 == 0), v6 && len % 4 == 0, &vec![1; len]);
-        for (at, value) in changes {
-            if let Some(byte) = bytes.get_mut(at) {
-                *byte = value;
-            }
-        }
-        bytes.truncate(keep.max(14));
-        let (mut net, mut segment) = (Net::default(), Segment::default());
-        let any = read(&bytes, verify, &mut net, &mut segment);
-        // The places are not empty: nothing of what they held is left.
-        let (mut usual_net, mut usual_segment) = (Net::default(), Segment { mss: Some(9), ..Segment::default() });
-        usual_net.link.vlan = Some(9);
-        let usual = read_usual(&bytes, verify, &mut usual_net, &mut usual_segment, |_| true);
-        if usual.is_some() {
-            prop_assert_eq!((any, net, segment), (Ok(Kind::Tcp), usual_net, usual_segment));
-        }
-        prop_assert_eq!(usual.is_some(), any == Ok(Kind::Tcp) && net.link.header_len == 14 && net.l4_offset == 34 && net.src.is_v4());
     }
 
     #[test]
