@@ -52,6 +52,13 @@ impl Flows {
         bucket.owners.get(slot).map(|packed| Owner::unpack(*packed))
     }
 
+    /// Whether a flow with this hash may be here: `false` for most that are not.
+    #[inline]
+    pub fn may_have(&self, hash: u64) -> bool {
+        let bucket = &self.buckets[self.home(hash)];
+        bucket.slots_with(tag(hash)).next().is_some() || bucket.tags[1] >= WENT_PAST_ONE
+    }
+
     /// The owner with this hash for which `eq` finds the flow's key in its record.
     #[inline]
     pub fn find(&self, hash: u64, mut eq: impl FnMut(Owner) -> bool) -> Option<Owner> {

@@ -1,7 +1,6 @@
 //! Source ports of active opens (RFC 6056).
 
 use alloc::boxed::Box;
-use alloc::vec;
 use core::ops::RangeInclusive;
 
 use super::flow::{FlowHasher, FlowKey};
@@ -15,64 +14,50 @@ pub struct Ports {
     first: u16,
     count: u32,
     /// How far the destinations have walked; some share a counter.
-    counters: Box<[u16]>,
+    counters: Box<[u16; COUNTERS]>,
 }
 
 impl Ports {
     /// Ports from `range`, under a secret of random words. An empty range gives no ports.
     pub fn new(secret: [u64; 4], range: RangeInclusive<u16>) -> Ports {
         let count = range.len() as u32;
-        Ports { hasher: FlowHasher::new(secret), first: *range.start(), count, counters: vec![0; COUNTERS].into() }
+        Ports { hasher: FlowHasher::new(secret), first: *range.start(), count, counters: Box::new([0; COUNTERS]) }
     }
 
-    /// The ports for a connection from `local` to `remote`, the one that is to be tried first at the front: at most
-    /// [`PROBES_MAX`]. Each that is taken is passed by the next walk.
+    /// Begins to look for a port for a connection from `local` to `remote`.
     #[inline]
-    pub fn towards(&mut self, local: Address, remote: Address, remote_port: u16) -> Walk<'_> {
+    pub fn towards(&self, local: Address, remote: Address, remote_port: u16) -> Walk {
         let hash = self.hasher.hash(&FlowKey { local, remote, local_port: 0, remote_port });
-        let (first, count) = (self.first, self.count);
-        let offset = (((hash >> 32) * u64::from(count)) >> 32) as u32;
-        Walk {
-            counter: &mut self.counters[hash as usize % COUNTERS],
-            first,
-            count,
-            offset,
-            left: count.min(PROBES_MAX),
-        }
+        let offset = (((hash >> 32) * u64::from(self.count)) >> 32) as u32;
+        Walk { counter: hash as usize % COUNTERS, offset, left: self.count.min(PROBES_MAX) }
     }
-}
 
-/// Ports on the way to one destination.
-#[derive(Debug)]
-pub struct Walk<'a> {
-    counter: &'a mut u16,
-    first: u16,
-    count: u32,
-    offset: u32,
-    left: u32,
-}
+    /// Takes the port that comes next: what comes after it is for the next walk. `None` after [`PROBES_MAX`] ports, or where there
+    /// are none.
+    #[inline]
+    pub fn next(&mut self, walk: &mut Walk) -> Option<u16> {
+        walk.left = walk.left.checked_sub(1)?;
+        let port = self.peek(walk);
+        // The counter turns over at the end of the range, or the walk would jump there.
+        let step = u32::from(self.counters[walk.counter]) + 1;
+        self.counters[walk.counter] = if step < self.count { step as u16 } else { 0 };
+        Some(port)
+    }
 
-impl Walk<'_> {
     /// The port that comes next, without taking it. Means nothing where the range is empty.
     #[inline]
-    pub fn peek(&self) -> u16 {
-        let ahead = self.offset + u32::from(*self.counter);
+    pub fn peek(&self, walk: &Walk) -> u16 {
+        let ahead = walk.offset + u32::from(self.counters[walk.counter]);
         self.first.wrapping_add(if ahead < self.count { ahead } else { ahead.wrapping_sub(self.count) } as u16)
     }
 }
 
-impl Iterator for Walk<'_> {
-    type Item = u16;
-
-    #[inline]
-    fn next(&mut self) -> Option<u16> {
-        self.left = self.left.checked_sub(1)?;
-        let port = self.peek();
-        // The counter turns over at the end of the range, or the walk would jump there.
-        let step = u32::from(*self.counter) + 1;
-        *self.counter = if step < self.count { step as u16 } else { 0 };
-        Some(port)
-    }
+/// A search for a port towards one destination.
+#[derive(Debug)]
+pub struct Walk {
+    counter: usize,
+    offset: u32,
+    left: u32,
 }
 
 /// The most ports of one walk.

@@ -66,6 +66,23 @@ impl<R: Copy, const N: usize> Queues<R, N> {
         Some(record)
     }
 
+    /// Takes the record out that has waited longest in a queue.
+    #[inline]
+    pub(super) fn pop_first(&mut self, queue: usize) -> Option<(u32, R)> {
+        let index = self.ends[queue].first;
+        let node = self.nodes.get_mut(index as usize)?;
+        let (record, next) = (node.record, node.next);
+        (node.prev, node.next) = (FREE, self.free);
+        self.free = index;
+        self.len -= 1;
+        self.ends[queue].first = next;
+        match next {
+            END => self.ends[queue].last = END,
+            next => self.nodes[next as usize].prev = END,
+        }
+        Some((index, record))
+    }
+
     /// Moves a record from the queue that it is in to the end of another, or of the same.
     #[inline]
     pub(super) fn move_to_end(&mut self, from: usize, to: usize, index: u32) {

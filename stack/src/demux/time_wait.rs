@@ -69,11 +69,11 @@ impl TimeWaits {
     /// Takes out one record whose time is over at `now`; `None` when there are no more.
     #[inline]
     pub fn expire(&mut self, now: u32) -> Option<(u32, TimeWait)> {
-        let (index, record) = self.oldest()?;
+        let (_, record) = self.oldest()?;
         if (now.wrapping_sub(record.expiry) as i32) < 0 {
             return None;
         }
-        let record = self.remove(index)?;
+        let (index, record) = self.queue.pop_first(0)?;
         if let Some((next, _)) = self.oldest() {
             self.queue.prefetch_next(next);
         }

@@ -44,6 +44,7 @@ impl Stack {
         }
     }
 
+    #[inline(never)]
     pub(super) fn owner(&self, key: &FlowKey, hash: u64) -> Option<Owner> {
         self.flows.find(hash, |owner| self.is_of(owner, key))
     }

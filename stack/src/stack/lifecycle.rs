@@ -62,23 +62,19 @@ impl Stack {
             return Err(ConnectError::TooManyConnections);
         }
         let mut key = FlowKey { local: from, remote: to, local_port: 0, remote_port: remote.port() };
-        let Stack { ports, hasher, flows, home, core, conns, half_open, waiting, .. } = self;
-        let mut walk = ports.towards(from, to, remote.port());
+        let mut walk = self.ports.towards(from, to, remote.port());
         // A port is usable if its flow is new and its answers come to this core.
         let hash = loop {
-            key.local_port = walk.next().ok_or(ConnectError::NoPort)?;
-            let hash = hasher.hash(&key);
-            let taken = |owner| match owner {
-                Owner::Conn(at) => conns.at(at).is_some_and(|tcb| tcb.key == key),
-                Owner::SynRcvd(at) => half_open.get(at).is_some_and(|record| record.key == key),
-                Owner::TimeWait(at) => waiting.get(at).is_some_and(|record| record.key == key),
-            };
-            if home.of(&key) == *core && flows.find(hash, taken).is_none() {
+            key.local_port = self.ports.next(&mut walk).ok_or(ConnectError::NoPort)?;
+            let hash = self.hasher.hash(&key);
+            let taken = self.flows.may_have(hash) && self.owner(&key, hash).is_some();
+            if !taken && self.home.of(&key) == self.core {
                 break hash;
             }
         };
         // Whoever opens one connection opens more: the place of the next one is on its way meanwhile.
-        flows.prefetch(hasher.hash(&FlowKey { local_port: walk.peek(), ..key }));
+        let next = FlowKey { local_port: self.ports.peek(&walk), ..key };
+        self.flows.prefetch(self.hasher.hash(&next));
         let (iss, ts_offset) = (self.isn.generate(&key, self.env.now), self.isn.timestamp_offset(hash));
         let mss = self.local_mss(&key);
         let (conn, tcb) = self.conns.insert(Tcb::new(key, iss, mss)).ok_or(ConnectError::TooManyConnections)?;

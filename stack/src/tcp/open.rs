@@ -59,16 +59,32 @@ pub fn syn_sent_arrives(tcb: &mut Tcb, seg: &Segment, frame: &mut Option<Frame>,
         tcb.bits.set(Bits::SYN_OWED);
         return Ok(());
     }
-    if let Some(rtt_ms) = timers::since_armed_ms(tcb, env)
-        && tcb.rtt.backoff == 0
-    {
-        tcb.rtt.measured((rtt_ms + 1).saturating_mul(1_000)); // RFC 6298 §3; rounded up to the tick
-    }
+    measure_syn(tcb, seg, env);
     our_syn_is_acked(tcb, seg, env);
     match seg.payload_len > 0 || seg.flags.fin() {
         true => text_with_syn(tcb, seg, frame, env),
         false => Ok(()),
     }
+}
+
+/// The round trip of our SYN, if it was sent just once (RFC 6298 §3): by the timestamp that came back, else by the timer.
+#[inline]
+fn measure_syn(tcb: &mut Tcb, seg: &Segment, env: &Env) {
+    let rtt_ms = match seg.timestamps {
+        _ if tcb.rtt.backoff > 0 => None,
+        Some(timestamps) if tcb.bits.has(Bits::TIMESTAMPS) => since_echo_ms(tcb, timestamps.echo, env),
+        _ => timers::since_armed_ms(tcb, env),
+    };
+    if let Some(rtt_ms) = rtt_ms {
+        tcb.rtt.measured((rtt_ms + 1).saturating_mul(1_000)); // rounded up to the tick
+    }
+}
+
+/// How long ago the timestamp was sent that came back, in milliseconds; `None` if it is none of ours.
+#[inline]
+fn since_echo_ms(tcb: &Tcb, echo: u32, env: &Env) -> Option<u32> {
+    let since_ms = tcb.ts_value(env.now_ms).wrapping_sub(echo);
+    (since_ms <= ECHO_MS_MAX).then_some(since_ms)
 }
 
 /// Text and FIN that came with a SYN stand after it.
@@ -145,12 +161,9 @@ pub fn passive(tcb: &mut Tcb, record: &SynRcvd, seg: &Segment, env: &mut Env) {
         tcb.ts_recent_at_ms = env.now_ms;
         if let Some(timestamps) = seg.timestamps
             && record.retries == 0
+            && let Some(rtt_ms) = since_echo_ms(tcb, timestamps.echo, env)
         {
-            let rtt_ms = tcb.ts_value(env.now_ms).wrapping_sub(timestamps.echo);
-            // More than that is no echo of ours.
-            if rtt_ms <= 60_000 {
-                tcb.rtt.measured(rtt_ms * 1_000);
-            }
+            tcb.rtt.measured(rtt_ms * 1_000);
         }
     }
     if record.offered.sack() {
@@ -320,6 +333,7 @@ pub fn syn_rcvd_arrives(record: &SynRcvd, seg: &Segment, config: &TcpConfig) -> 
     }
 }
 
+const ECHO_MS_MAX: u32 = 60_000;
 /// Never believe a peer that wants segments smaller than this: each costs a frame and a header.
 const MSS_MIN: u16 = 64;
 

@@ -112,6 +112,7 @@ pub fn arm_tail_probe(tcb: &mut Tcb, env: &Env) {
 }
 
 /// How long ago the retransmission timer was armed, in milliseconds, while its timeout is still the same.
+#[cold]
 pub fn since_armed_ms(tcb: &Tcb, env: &Env) -> Option<u32> {
     let left_ms = tcb.rtx_at_ms.wrapping_sub(env.now_ms);
     (tcb.bits.has(Bits::RTX_ARMED) && tcb.rtx_for == RtxTimer::Timeout)
