@@ -43,6 +43,12 @@ impl Offered {
         Offered(scale | (timestamps as u8) << 4 | (sack as u8) << 5)
     }
 
+    /// All that there is was offered.
+    #[inline]
+    pub const fn is_all(self) -> bool {
+        self.timestamps() && self.sack() && self.window_scale().is_some()
+    }
+
     /// All of it in six bits, for [`from_bits`](Offered::from_bits).
     #[inline]
     pub const fn bits(self) -> u8 {

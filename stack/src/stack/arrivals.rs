@@ -1,6 +1,7 @@
 //! Stage 3: each segment meets the record of its flow (RFC 9293 §3.10.7).
 
 use handfast_drivers::burst::TxBurst;
+use handfast_drivers::frame::Frame;
 
 use super::{Arrived, Stack, enqueue};
 use crate::app::Closed;
@@ -19,7 +20,7 @@ use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Tcb};
 use crate::trace::TraceKind;
 use crate::wire::packet::{self, Ip};
-use crate::wire::tcp::{Header, Segment, Seq};
+use crate::wire::tcp::{Header, Options, Segment, Seq, Timestamps};
 
 impl Stack {
     /// Takes the segment's frame if it keeps it.
@@ -396,9 +397,23 @@ impl Stack {
 
     #[inline]
     fn syn_ack_in_place(&mut self, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
+        let Some(path) = arrived.frame.as_ref().map(|frame| self.path_back(frame)) else { return };
+        let Some(link) = path.usual(&record.key.local).filter(|_| record.offered.is_all()) else {
+            return self.any_syn_ack_in_place(record, arrived, tx);
+        };
+        // Where it is known which options there are, it is known where everything goes.
+        let (mss, ts_value) = (self.local_mss(&record.key), self.ts_value(arrived.hash));
+        let timestamps = Timestamps { value: ts_value, echo: record.ts_recent };
+        let options = Options::of_syn(mss, self.env.fixed.own_shift, timestamps);
+        let header = Header { options, ..open::syn_ack(record, &self.env.config, mss, ts_value) };
+        self.answer_with(arrived, tx, |frame, ip| output::bare_known(frame, link, ip, &header));
+    }
+
+    #[cold]
+    fn any_syn_ack_in_place(&mut self, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
         let mss = self.local_mss(&record.key);
         let header = open::syn_ack(record, &self.env.config, mss, self.ts_value(arrived.hash));
-        self.answer_inlined(arrived, &header, tx);
+        self.answer(arrived, &header, tx);
     }
 
     /// Answers a segment for which there is no connection by a reset.
@@ -409,23 +424,33 @@ impl Stack {
         }
     }
 
-    /// Sends a segment without payload back to where `arrived` came from, in the frame that it came in. Whether it could.
+    /// Sends a segment without payload back to where `arrived` came from. Whether it could.
+    #[cold]
     fn answer(&mut self, arrived: &mut Arrived, header: &Header, tx: &mut TxBurst) -> bool {
-        self.answer_inlined(arrived, header, tx)
+        let Some(path) = arrived.frame.as_ref().map(|frame| self.path_back(frame)) else { return false };
+        self.answer_with(arrived, tx, |frame, ip| output::bare(frame, ip, header, &path))
     }
 
+    /// Sends what `write` makes of the emptied frame that `arrived` came in. Whether it could.
     #[inline(always)]
-    fn answer_inlined(&mut self, arrived: &mut Arrived, header: &Header, tx: &mut TxBurst) -> bool {
+    fn answer_with(&mut self, arrived: &mut Arrived, tx: &mut TxBurst, write: impl FnOnce(&mut Frame, &Ip)) -> bool {
         if tx.room() == 0 {
             self.env.metrics.dropped(DropReason::TransmitFull);
             return false;
         }
         // TCP keeps the frames of segments that it takes, and does not answer those here.
-        let Some(mut frame) = arrived.frame.take() else { return false };
-        let path = Path::new(self.ip.ethernet(packet::src_mac(&frame)), self.tx_checksum);
+        let Some(frame) = &mut arrived.frame else { return false };
         frame.reset();
-        output::bare(&mut frame, &Ip::new(arrived.key.local, arrived.key.remote), header, &path);
-        tx.push(frame);
-        true
+        write(frame, &Ip::new(arrived.key.local, arrived.key.remote));
+        arrived.frame.take().is_some_and(|frame| {
+            tx.push(frame);
+            true
+        })
+    }
+
+    /// To whoever put this frame on the link.
+    #[inline]
+    fn path_back(&self, frame: &Frame) -> Path {
+        Path::new(self.ip.ethernet(packet::src_mac(frame)), self.tx_checksum)
     }
 }

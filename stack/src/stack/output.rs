@@ -61,11 +61,11 @@ impl Stack {
     #[inline]
     fn send_for(&mut self, at: u32, way: &mut Option<Way>, tx: &mut TxBurst) -> Progress {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
-        if tcb.bits.has(Bits::RESET_OWED) {
+        if tcb.bits.has(Bits::RESET_OWED.and(Bits::AWAITS_NEIGHBOUR)) {
             return self.send_reset(at, tx);
         }
         let (waiting, mut progress) = (tx.len(), Progress::Done);
-        if output::is_owing(tcb) && !tcb.bits.has(Bits::AWAITS_NEIGHBOUR) {
+        if output::is_owing(tcb) {
             let way = match way {
                 Some(way) if way.leads_to_peer_of(tcb) => way,
                 _ => match find_way(tcb, at, &mut self.ip, &self.env, self.tx_checksum) {
@@ -92,14 +92,17 @@ impl Stack {
         }
     }
 
+    /// Nothing but a reset is sent while the neighbour is waited for.
     #[cold]
     fn send_reset(&mut self, at: u32, tx: &mut TxBurst) -> Progress {
+        let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
+        if !tcb.bits.has(Bits::RESET_OWED) {
+            return self.settle(at);
+        }
         if tx.room() == 0 {
             return Progress::Full;
         }
-        if let Some(tcb) = self.conns.at_mut(at) {
-            tcb.bits.clear(Bits::RESET_OWED);
-        }
+        tcb.bits.clear(Bits::RESET_OWED);
         self.reset(at, tx);
         self.end(at, Closed::Aborted);
         self.settle(at)

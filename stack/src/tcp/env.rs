@@ -7,6 +7,7 @@ use crate::metrics::Metrics;
 use crate::rate_limit::RateLimit;
 use crate::tcp::chain::Store;
 use crate::tcp::open;
+use crate::tcp::tcb::RCV_MSS_MIN;
 use crate::time::Instant;
 
 /// Everything of the core that TCP needs beside the connection's own record.
@@ -41,6 +42,10 @@ pub struct Fixed {
     pub syn_window: u32,
     /// Rcv.Wind.Shift, where the peer scales too.
     pub own_shift: u8,
+    /// Our SYNs have all options.
+    pub all_options: bool,
+    /// The frames that may be kept hold the whole receive buffer, however small the peer's segments.
+    pub frames_suffice: bool,
     /// When an active open is given up, in milliseconds.
     pub connect_give_up_ms: u32,
     /// When FIN-WAIT-2 is given up, in milliseconds.
@@ -52,6 +57,8 @@ impl Fixed {
         Fixed {
             syn_window: open::syn_window(config),
             own_shift: open::own_shift(config),
+            all_options: config.timestamps && config.sack && config.window_scaling,
+            frames_suffice: u32::from(config.recv_frames_max) * u32::from(RCV_MSS_MIN) >= config.recv_buffer_bytes,
             connect_give_up_ms: config.connect_give_up.as_millis() as u32,
             fin_wait_2_timeout_ms: config.fin_wait_2_timeout.as_millis() as u32,
         }

@@ -19,14 +19,15 @@ use crate::wire::ethernet::{self, ETHERTYPE_IPV4, Ethernet};
 use crate::wire::packet::{self, Ip};
 use crate::wire::tcp::{self, Flags, Header, Options, SackBlock, Seq, Timestamps};
 
-type Link = [u8; ethernet::HEADER_LEN];
+/// An Ethernet header as it is written.
+pub type Link = [u8; ethernet::HEADER_LEN];
 
 /// How frames reach the peer: what all segments have in common that go this way.
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
     link: Ethernet,
-    /// The same as it is written before IPv4, if it has no tag.
-    untagged: Option<Link>,
+    /// The same as it is written before IPv4, if it has no tag and checksums are ours to fill in.
+    usual: Option<Link>,
     tx_checksum: bool,
 }
 
@@ -34,8 +35,8 @@ impl Path {
     /// By this Ethernet header, whose EtherType does not matter. With `tx_checksum` the device fills in TCP checksums.
     #[inline]
     pub fn new(link: Ethernet, tx_checksum: bool) -> Path {
-        let untagged = Ethernet { ethertype: ETHERTYPE_IPV4, ..link }.untagged();
-        Path { link, untagged: link.vlan.is_none().then_some(untagged), tx_checksum }
+        let usual = Ethernet { ethertype: ETHERTYPE_IPV4, ..link }.untagged();
+        Path { link, usual: (link.vlan.is_none() && !tx_checksum).then_some(usual), tx_checksum }
     }
 }
 
@@ -107,20 +108,31 @@ fn syn(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress 
 
 #[inline]
 fn send_syn(tcb: &Tcb, env: &Env, path: &Path, tx: &mut TxBurst) -> Progress {
-    let options = open::syn_options(&env.config, tcb.mss, tcb.ts_value(env.now_ms));
-    let header = Header {
+    let Some(link) = path.usual(&tcb.key.local).filter(|_| env.fixed.all_options) else {
+        return send_any_syn(tcb, env, path, tx);
+    };
+    let timestamps = Timestamps { value: tcb.ts_value(env.now_ms), echo: 0 };
+    let header = syn_header(tcb, env, Options::of_syn(tcb.mss, env.fixed.own_shift, timestamps));
+    send_known(link, &tcb.key_ip(), &header, &env.pool, tx)
+}
+
+#[cold]
+fn send_any_syn(tcb: &Tcb, env: &Env, path: &Path, tx: &mut TxBurst) -> Progress {
+    let header = syn_header(tcb, env, open::syn_options(&env.config, tcb.mss, tcb.ts_value(env.now_ms)));
+    send_bare(&tcb.key_ip(), &header, &env.pool, path, tx)
+}
+
+#[inline(always)]
+fn syn_header(tcb: &Tcb, env: &Env, options: Options) -> Header {
+    Header {
         src_port: tcb.key.local_port,
         dst_port: tcb.key.remote_port,
         seq: tcb.iss,
         ack: Seq(0),
         flags: Flags::SYN,
-        window: open::syn_window(&env.config) as u16,
+        window: env.fixed.syn_window as u16,
         options,
-    };
-    let (Some(link), Some(options)) = (path.usual(&tcb.key.local), options.all_of_syn()) else {
-        return send_bare(&tcb.key_ip(), &header, &env.pool, path, tx);
-    };
-    send_known(link, &tcb.key_ip(), &Header { options, ..header }, &env.pool, path, tx)
+    }
 }
 
 /// The SYN-ACK of both ends, after their SYNs crossed.
@@ -130,15 +142,7 @@ fn crossed_syn(tcb: &Tcb, env: &Env) -> Header {
     options.timestamps = tcb.bits.has(Bits::TIMESTAMPS).then(|| timestamps(tcb, env));
     options.sack_permitted &= tcb.bits.has(Bits::SACK);
     options.window_scale = options.window_scale.filter(|_| tcb.bits.has(Bits::SCALING));
-    Header {
-        src_port: tcb.key.local_port,
-        dst_port: tcb.key.remote_port,
-        seq: tcb.iss,
-        ack: tcb.rcv_nxt,
-        flags: Flags::SYN | Flags::ACK,
-        window: open::syn_window(&env.config) as u16,
-        options,
-    }
+    Header { ack: tcb.rcv_nxt, flags: Flags::SYN | Flags::ACK, ..syn_header(tcb, env, options) }
 }
 
 #[cold]
@@ -153,13 +157,22 @@ fn acknowledgment_if_synchronised(tcb: &mut Tcb, env: &mut Env, path: &Path, tx:
 #[inline]
 fn segments(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
     if tcb.tx_unsent != NIL || tcb.lost_bytes() > 0 {
-        let progress = data(tcb, env, path, tx);
-        if progress != Progress::Done {
-            return progress;
-        }
-    } else {
-        tcb.bits.clear(Bits::CWND_LIMITED);
+        return data_and_fin(tcb, env, path, tx);
     }
+    tcb.bits.clear(Bits::CWND_LIMITED);
+    fin_if_due(tcb, env, path, tx)
+}
+
+#[inline(never)]
+fn data_and_fin(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
+    match data(tcb, env, path, tx) {
+        Progress::Done => fin_if_due(tcb, env, path, tx),
+        progress => progress,
+    }
+}
+
+#[inline]
+fn fin_if_due(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
     let fin_due = tcb.bits.has(Bits::FIN_QUEUED) && tcb.tx_unsent == NIL && !tcb.fin_sent();
     if fin_due || tcb.bits.has(Bits::FIN_AGAIN) {
         return fin(tcb, env, path, tx);
@@ -367,6 +380,7 @@ fn send_segment(tcb: &mut Tcb, at: u32, env: &mut Env, path: &Path, tx: &mut TxB
 }
 
 /// A FIN of its own.
+#[inline]
 fn fin(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
     let progress = send_control(tcb, env, tcb.snd_end, Flags::FIN | Flags::ACK, path, tx);
     if progress != Progress::Done {
@@ -384,12 +398,18 @@ fn fin(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress 
     Progress::Done
 }
 
-/// An acknowledgment alone, if one is owed that no segment carried; keep-alive probes are acknowledgments too.
-#[inline]
+/// An acknowledgment alone, if one is owed that no segment carried.
+#[inline(always)]
 fn acknowledgment(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
-    if !tcb.bits.has(Bits::ACK_NOW.and(Bits::WINDOW_CHECK).and(Bits::KEEPALIVE_OWED)) {
-        return Progress::Done;
+    match tcb.bits.has(Bits::ACK_NOW.and(Bits::WINDOW_CHECK).and(Bits::KEEPALIVE_OWED)) {
+        true => acknowledge(tcb, env, path, tx),
+        false => Progress::Done,
     }
+}
+
+/// Keep-alive probes are acknowledgments, too.
+#[inline(never)]
+fn acknowledge(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
     if tcb.bits.has(Bits::WINDOW_CHECK) {
         tcb.bits.clear(Bits::WINDOW_CHECK);
         if recv::window_update_due(tcb, env) {
@@ -424,7 +444,7 @@ fn send_control(tcb: &mut Tcb, env: &mut Env, seq: Seq, flags: Flags, path: &Pat
     // Where it is known which options there are, it is known where everything goes.
     let Some(out) = tx.push_new(&env.pool, CONTROL_LEN) else { return Progress::NoFrame };
     let header = header(tcb, env, seq, flags, Options::of_timestamps(timestamps(tcb, env)));
-    packet::emit_usual_headers(out, link, &tcb.key_ip(), &header, &[], &[], !path.tx_checksum);
+    packet::emit_usual_headers(out, link, &tcb.key_ip(), &header, &[], &[], true);
     told(tcb);
     Progress::Done
 }
@@ -506,38 +526,32 @@ fn send_any(ip: &Ip, header: &Header, sack: &[SackBlock], pool: &FramePool, path
 
 /// [`send_bare`] on the usual path, inlined where it is known which options there are, and so where everything goes.
 #[inline(always)]
-fn send_known(link: &Link, ip: &Ip, header: &Header, pool: &FramePool, path: &Path, tx: &mut TxBurst) -> Progress {
+fn send_known(link: &Link, ip: &Ip, header: &Header, pool: &FramePool, tx: &mut TxBurst) -> Progress {
     if tx.room() == 0 {
         return Progress::Full;
     }
     let Some(out) = tx.push_new(pool, packet::headers_len(false, false, header, &[])) else { return Progress::NoFrame };
-    packet::emit_usual_headers(out, link, ip, header, &[], &[], !path.tx_checksum);
+    packet::emit_usual_headers(out, link, ip, header, &[], &[], true);
     Progress::Done
 }
 
-/// Writes a segment without payload into an empty frame: a SYN-ACK, or what there are few of.
-#[inline(always)]
+/// Writes a segment without payload into an empty frame.
 pub fn bare(frame: &mut Frame, ip: &Ip, header: &Header, path: &Path) {
-    match (path.usual(&ip.src), header.options.all_of_syn()) {
-        (Some(link), Some(options)) => {
-            let header = Header { options, ..*header };
-            let out = frame.append(packet::headers_len(false, false, &header, &[]));
-            packet::emit_usual_headers(out, link, ip, &header, &[], &[], !path.tx_checksum);
-        }
-        _ => any_bare(frame, ip, header, path),
-    }
-}
-
-#[cold]
-fn any_bare(frame: &mut Frame, ip: &Ip, header: &Header, path: &Path) {
     path.emit(frame.append(path.headers_len(ip, header, &[])), ip, header, &[], &[]);
 }
 
+/// [`bare`] on the usual path, inlined where it is known which options there are.
+#[inline(always)]
+pub fn bare_known(frame: &mut Frame, link: &Link, ip: &Ip, header: &Header) {
+    let out = frame.append(packet::headers_len(false, false, header, &[]));
+    packet::emit_usual_headers(out, link, ip, header, &[], &[], true);
+}
+
 impl Path {
-    /// The Ethernet header as it is written, where the packets from this source are IPv4 and have no tag.
+    /// The Ethernet header as it is written, where the packets from this source are IPv4, without a tag and with checksums of ours.
     #[inline(always)]
-    fn usual(&self, src: &Address) -> Option<&Link> {
-        self.untagged.as_ref().filter(|_| src.is_v4())
+    pub fn usual(&self, src: &Address) -> Option<&Link> {
+        self.usual.as_ref().filter(|_| src.is_v4())
     }
 
     /// The length in bytes of all headers of a segment.
@@ -550,7 +564,7 @@ impl Path {
     #[inline(always)]
     fn emit(&self, out: &mut [u8], ip: &Ip, header: &Header, sack: &[SackBlock], payload: &[u8]) {
         match self.usual(&ip.src) {
-            Some(link) => packet::emit_usual_headers(out, link, ip, header, sack, payload, !self.tx_checksum),
+            Some(link) => packet::emit_usual_headers(out, link, ip, header, sack, payload, true),
             None => packet::emit_headers(out, &self.link, ip, header, sack, payload, !self.tx_checksum),
         }
     }

@@ -252,9 +252,14 @@ pub fn window_update_due(tcb: &Tcb, env: &Env) -> bool {
 /// How far the window could open: what is free of the buffer, in bytes and in frames.
 #[inline]
 fn open_edge(tcb: &Tcb, env: &Env) -> Seq {
-    let free_bytes = env.config.recv_buffer_bytes.saturating_sub(tcb.rx_bytes);
-    let free_frames = u32::from(env.config.recv_frames_max.saturating_sub(tcb.rx_frames));
-    let free = free_bytes.min(free_frames * u32::from(tcb.rcv_mss));
+    let free = match tcb.rx_frames == 0 && env.fixed.frames_suffice {
+        true => env.config.recv_buffer_bytes,
+        false => {
+            let free_bytes = env.config.recv_buffer_bytes.saturating_sub(tcb.rx_bytes);
+            let free_frames = u32::from(env.config.recv_frames_max.saturating_sub(tcb.rx_frames));
+            free_bytes.min(free_frames * u32::from(tcb.rcv_mss))
+        }
+    };
     // What the 16 bits of the header can say.
     tcb.rcv_nxt.add(free.min(u32::from(u16::MAX) << tcb.rcv_shift))
 }

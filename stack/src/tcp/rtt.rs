@@ -46,8 +46,10 @@ impl Rtt {
             // RTO = SRTT + max(G, K·RTTVAR), with a clock granularity G of 1 ms.
             srtt => (u64::from(srtt) + (4 * u64::from(self.rttvar_us)).max(1_000)).max(min),
         };
+        // At most ten minutes: `Config` sees to that.
+        let timeout_us = if self.backoff == 0 { base_us } else { base_us << self.backoff.min(16) }.min(max) as u32;
         // Rounded up, and a tick more: the clock may be just about to move.
-        ((base_us << self.backoff.min(16)).min(max).div_ceil(1_000) + 1) as u32
+        (timeout_us + 1_999) / 1_000
     }
 }
 

@@ -163,7 +163,7 @@ impl Tcb {
             rx: Chain::EMPTY,
             rx_bytes: 0,
             rx_frames: 0,
-            rcv_mss: 536,
+            rcv_mss: RCV_MSS_MIN,
             rtx_at_ms: 0,
             ack_at_ms: 0,
             idle_at_ms: 0,
@@ -401,6 +401,9 @@ impl Bits {
         Bits(self.0 | other.0)
     }
 }
+
+/// What the peer's segments are taken for before any was seen.
+pub const RCV_MSS_MIN: u16 = 536;
 
 #[cold]
 #[inline(never)]

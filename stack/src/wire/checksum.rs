@@ -28,17 +28,12 @@ impl Sum {
         self.plus(word.to_be() as u64)
     }
 
-    /// Adds another sum; both are of few words, and have far to go to the carry that [`sum`] looks after.
-    #[inline(always)]
-    pub const fn add_few(self, other: Sum) -> Sum {
-        Sum(self.0 + other.0)
-    }
-
     /// The sum, folded to the 16 bits that a big-endian field holds; not complemented.
     #[inline]
     pub const fn fold(self) -> u16 {
+        let (sum, carry) = (self.0 as u32).overflowing_add((self.0 >> 32) as u32);
+        let sum = sum + carry as u32;
         // Each half is added to the other: the lower one's carry is what the upper one loses at its top.
-        let sum = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
         let sum = (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16;
         u16::from_be(sum)
     }
@@ -104,19 +99,31 @@ pub fn sum_array<const N: usize>(initial: Sum, bytes: &[u8; N]) -> Sum {
     Sum(sum + u64::from(carry))
 }
 
-/// Writes words in network order and says what they sum to: what was just written need not be read again.
+/// Writes words in network order and adds them to `initial`: what was just written need not be read again.
 ///
 /// # Panics
 /// If `out` is not as long as the words.
 #[inline(always)]
-pub fn emit_words<const N: usize>(out: &mut [u8], words: [u32; N]) -> Sum {
+pub fn emit_words<const N: usize>(initial: Sum, out: &mut [u8], words: [u32; N]) -> Sum {
     assert!(out.len() == 4 * N, "the room is that of the words");
-    let mut sum = 0;
-    for (out, word) in out.as_chunks_mut().0.iter_mut().zip(words) {
-        *out = word.to_be_bytes();
-        sum += u64::from(word.to_be());
+    // With the first by itself, no pair in a TCP header is known beforehand: one that is has its carry looked for apart.
+    let (first, rest) = words.split_at(1);
+    let (out_first, out) = out.split_at_mut(4);
+    out_first.copy_from_slice(&first[0].to_be_bytes());
+    let (mut sum, mut carry) = initial.0.overflowing_add(u64::from(first[0].to_be()));
+    let (pairs, last) = rest.as_chunks::<2>();
+    let (out, out_last) = out.as_chunks_mut::<8>();
+    for (out, &[upper, lower]) in out.iter_mut().zip(pairs) {
+        let pair = u64::from(upper) << 32 | u64::from(lower);
+        *out = pair.to_be_bytes();
+        (sum, carry) = sum.carrying_add(pair.to_be(), carry);
     }
-    Sum(sum)
+    if let [last] = last {
+        out_last.copy_from_slice(&last.to_be_bytes());
+        (sum, carry) = sum.carrying_add(u64::from(last.to_be()), carry);
+    }
+    // No overflow: a sum that has carried is not at the top.
+    Sum(sum + u64::from(carry))
 }
 
 /// The checksum field that goes with `sum`.
@@ -167,7 +174,7 @@ pub fn pseudo_header(src: &Address, dst: &Address, protocol: u8, len: u32) -> Su
 #[inline]
 pub fn pseudo_header_v4(src: &Address, dst: &Address, protocol: u8, len: u32) -> Sum {
     // The length of an IPv4 packet has 16 bits: one word holds it and the protocol.
-    addresses_v4(src, dst).add_few(Sum(u64::from((len << 16 | u32::from(protocol)).to_be())))
+    Sum(addresses_v4(src, dst).0 + u64::from((len << 16 | u32::from(protocol)).to_be()))
 }
 
 /// The sum of two IPv4 addresses: part of the IP header's and of the pseudo header's.

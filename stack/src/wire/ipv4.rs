@@ -93,7 +93,7 @@ impl Ipv4 {
         let (hops, protocol) = (u32::from(self.hop_limit), u32::from(self.protocol));
         let words = [0x4500 << 16 | class << 16 | len, DONT_FRAGMENT << 8, hops << 24 | protocol << 16];
         let (fixed, addresses) = out.split_at_mut(HEADER_LEN - 8);
-        let sum = checksum::emit_words(fixed, words).add_few(checksum::addresses_v4(&self.src, &self.dst));
+        let sum = checksum::emit_words(checksum::addresses_v4(&self.src, &self.dst), fixed, words);
         addresses[..4].copy_from_slice(&self.src.as_v4());
         addresses[4..].copy_from_slice(&self.dst.as_v4());
         out[10..12].copy_from_slice(&checksum::finish(sum).to_be_bytes());

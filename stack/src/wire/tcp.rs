@@ -209,18 +209,48 @@ impl Header {
     /// If `out` is not [as long](Header::len) as the header.
     #[inline(always)]
     pub fn emit(&self, sack: &[SackBlock], out: &mut [u8], pseudo_header: Sum, payload: &[u8], compute: bool) {
-        let (fixed, options) = out.split_first_chunk_mut::<HEADER_LEN>().expect("the room is that of a header");
+        debug_assert_eq!(out.len(), self.len(sack), "the room is that of the header");
         let ports = u32::from(self.src_port) << 16 | u32::from(self.dst_port);
-        let len_and_flags = ((HEADER_LEN + options.len()) as u32) << 26 | u32::from(self.flags.0) << 16;
-        let words = [ports, self.seq.0, self.ack.0, len_and_flags | u32::from(self.window), 0];
+        let len_and_flags = (out.len() as u32) << 26 | u32::from(self.flags.0) << 16;
+        let fixed = [ports, self.seq.0, self.ack.0, len_and_flags | u32::from(self.window), 0];
+        let sum = self.emit_words(sack, out, fixed, pseudo_header);
         // A header's length is even, so that its sum and the payload's add up.
-        let sum = self.options.emit(sack, options).add_few(checksum::emit_words(fixed, words)).add_few(pseudo_header);
         let checksum = match (compute, payload.is_empty()) {
             (false, _) => pseudo_header.fold(),
             (true, true) => checksum::finish(sum),
             (true, false) => checksum::finish(checksum::sum(sum, payload)),
         };
-        fixed[16..18].copy_from_slice(&checksum.to_be_bytes());
+        out[16..18].copy_from_slice(&checksum.to_be_bytes());
+    }
+
+    /// Writes all words, the checksum's as 0, and adds them to `initial`. Nearly every segment has timestamps and nothing else, and
+    /// nearly every SYN these.
+    #[inline(always)]
+    fn emit_words(&self, sack: &[SackBlock], out: &mut [u8], fixed: [u32; 5], initial: Sum) -> Sum {
+        let [ports, seq, ack, window, zero] = fixed;
+        match self.options {
+            _ if !sack.is_empty() => self.options.emit_after(fixed, sack, out, initial),
+            Options { mss: None, window_scale: None, sack_permitted: false, timestamps: None } => {
+                checksum::emit_words(initial, out, fixed)
+            }
+            Options { mss: None, window_scale: None, sack_permitted: false, timestamps: Some(timestamps) } => {
+                let Timestamps { value, echo } = timestamps;
+                let words = [ports, seq, ack, window, zero, TIMESTAMPS_ALONE, value, echo];
+                checksum::emit_words(initial, out, words)
+            }
+            Options {
+                mss: Some(mss),
+                window_scale: Some(shift),
+                sack_permitted: true,
+                timestamps: Some(Timestamps { value, echo }),
+            } => {
+                let [mss_before, last] = [[MSS, 4, 0, 0], [NOP, WINDOW_SCALE, 3, shift]].map(u32::from_be_bytes);
+                let (mss, permitted) = (mss_before | u32::from(mss), TIMESTAMPS_AND_SACK_PERMITTED);
+                let words = [ports, seq, ack, window, zero, mss, permitted, value, echo, last];
+                checksum::emit_words(initial, out, words)
+            }
+            _ => self.options.emit_after(fixed, sack, out, initial),
+        }
     }
 }
 
@@ -244,21 +274,11 @@ impl Options {
         Options { mss: None, window_scale: None, sack_permitted: false, timestamps: Some(timestamps) }
     }
 
-    /// The same, if they are all that a SYN may have, as in nearly every SYN.
-    #[inline(always)]
-    pub const fn all_of_syn(&self) -> Option<Options> {
-        match *self {
-            Options {
-                mss: Some(mss),
-                window_scale: Some(shift),
-                sack_permitted: true,
-                timestamps: Some(timestamps),
-            } => {
-                let (mss, window_scale, timestamps) = (Some(mss), Some(shift), Some(timestamps));
-                Some(Options { mss, window_scale, sack_permitted: true, timestamps })
-            }
-            _ => None,
-        }
+    /// All that a SYN may have, as nearly every SYN does.
+    #[inline]
+    pub const fn of_syn(mss: u16, window_scale: u8, timestamps: Timestamps) -> Options {
+        let (mss, window_scale, timestamps) = (Some(mss), Some(window_scale), Some(timestamps));
+        Options { mss, window_scale, sack_permitted: true, timestamps }
     }
 
     /// The length in bytes when written with these SACK blocks, the most urgent first; those that have no room are left out.
@@ -278,39 +298,16 @@ impl Options {
         len + 4 + 8 * if sack.len() < room { sack.len() } else { room }
     }
 
-    /// Writes [`len`](Options::len) bytes: MSS, SACK-permitted and timestamps, window scale, SACK blocks, each aligned to 4.
-    /// Says what they sum to.
-    #[inline(always)]
-    fn emit(&self, sack: &[SackBlock], out: &mut [u8]) -> Sum {
-        debug_assert_eq!(out.len(), self.len(sack), "the room is that of the options");
-        // Nearly every segment has timestamps and nothing else, and nearly every SYN these.
-        match *self {
-            _ if !sack.is_empty() => self.emit_any(sack, out),
-            Options { mss: None, window_scale: None, sack_permitted: false, timestamps: None } => Sum::ZERO,
-            Options { mss: None, window_scale: None, sack_permitted: false, timestamps: Some(timestamps) } => {
-                checksum::emit_words(out, [TIMESTAMPS_ALONE, timestamps.value, timestamps.echo])
-            }
-            Options {
-                mss: Some(mss),
-                window_scale: Some(shift),
-                sack_permitted: true,
-                timestamps: Some(timestamps),
-            } => {
-                let [first, last] = [[MSS, 4, 0, 0], [NOP, WINDOW_SCALE, 3, shift]].map(u32::from_be_bytes);
-                let Timestamps { value, echo } = timestamps;
-                checksum::emit_words(out, [first | u32::from(mss), TIMESTAMPS_AND_SACK_PERMITTED, value, echo, last])
-            }
-            _ => self.emit_any(sack, out),
-        }
-    }
-
+    /// Writes the `fixed` words and after them MSS, SACK-permitted and timestamps, window scale, SACK blocks, each aligned to 4. Adds
+    /// all to `initial`.
     #[inline(never)]
-    fn emit_any(self, sack: &[SackBlock], out: &mut [u8]) -> Sum {
-        let (mut room, mut sum) = (out.as_chunks_mut::<4>().0.iter_mut(), Sum::ZERO);
+    fn emit_after(self, fixed: [u32; 5], sack: &[SackBlock], out: &mut [u8], initial: Sum) -> Sum {
+        let (mut room, mut sum) = (out.as_chunks_mut::<4>().0.iter_mut(), initial);
         let mut push = |word: u32| {
             let room = room.next().expect("len() counted every option");
-            sum = sum.add_few(checksum::emit_words(room, [word]));
+            sum = checksum::emit_words(sum, room, [word]);
         };
+        fixed.into_iter().for_each(&mut push);
         let mut left = self.len(sack) - self.len(&[]);
         if let Some(mss) = self.mss {
             push(u32::from_be_bytes([MSS, 4, 0, 0]) | u32::from(mss));
