@@ -1,8 +1,10 @@
 //! Work on many bytes at once, where the processor has instructions that safe code cannot name.
 
-/// Bit `i` is set if byte `i` of the two little-endian words is `byte`.
+/// Bit `i` is set if byte `i` of `bytes` is `byte`.
 #[inline(always)]
-pub fn matching_bytes(words: [u64; 2], byte: u8) -> u32 {
+pub fn matching_bytes(bytes: &[u8; 16], byte: u8) -> u32 {
+    let [low, high] = bytes.as_chunks().0 else { unreachable!("sixteen bytes are twice eight") };
+    let words = [low, high].map(|word| u64::from_le_bytes(*word));
     #[cfg(target_arch = "x86_64")]
     // SAFETY: SSE2 is part of every x86_64, and these instructions work on values: no memory is touched, shared or not.
     unsafe {

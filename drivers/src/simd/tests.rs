@@ -13,7 +13,7 @@ fn both_ways_find_exactly_the_matching_bytes() {
         let words = [0, 8].map(|at| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()));
         for wanted in [0, 1, 0x7f, 0x80, 0xff, round as u8] {
             let expected = (0..16).filter(|i| bytes[*i] == wanted).fold(0, |mask, i| mask | 1 << i);
-            assert_eq!(matching_bytes(words, wanted), expected);
+            assert_eq!(matching_bytes(&bytes, wanted), expected);
             assert_eq!(portable(words, wanted), expected);
         }
     }

@@ -47,9 +47,7 @@ impl Flows {
     #[inline]
     pub fn guess(&self, hash: u64) -> Option<Owner> {
         let bucket = &self.buckets[self.home(hash)];
-        // What is found behind the tags, or not at all, is no slot.
-        let slot = matching_bytes(bucket.tags, tag(hash)).trailing_zeros() as usize;
-        bucket.owners.get(slot).map(|packed| Owner::unpack(*packed))
+        bucket.owners.get(bucket.first(tag(hash))).map(|packed| Owner::unpack(*packed))
     }
 
     /// Whether a flow with this hash may be here: `false` for most that are not.
@@ -62,8 +60,12 @@ impl Flows {
     /// The owner with this hash for which `eq` finds the flow's key in its record.
     #[inline]
     pub fn find(&self, hash: u64, mut eq: impl FnMut(Owner) -> bool) -> Option<Owner> {
-        let (at, slot) = self.position(hash, |packed| eq(Owner::unpack(packed)))?;
-        Some(Owner::unpack(self.buckets[at].owners[slot]))
+        let bucket = &self.buckets[self.home(hash)];
+        match bucket.owners.get(bucket.first(tag(hash))).map(|packed| Owner::unpack(*packed)) {
+            Some(owner) if eq(owner) => Some(owner),
+            None if bucket.went_past() == 0 => None,
+            _ => self.search(hash, |packed| eq(Owner::unpack(packed))).map(|(_, _, packed)| Owner::unpack(packed)),
+        }
     }
 
     /// Adds a flow that is not in the index. `false`, and nothing done, if the index is at its limit.
@@ -73,43 +75,46 @@ impl Flows {
         if self.len >= self.limit {
             return false;
         }
-        let mut at = self.home(hash);
-        loop {
-            // There are more slots than the limit allows flows, so this ends.
-            let bucket = &mut self.buckets[at];
-            if let Some(slot) = bucket.slots_with(VACANT).next() {
-                bucket.tags[slot / 8] |= u64::from(tag(hash)) << (slot % 8 * 8);
-                bucket.owners[slot] = owner.pack();
-                self.len += 1;
-                return true;
-            }
-            bucket.tags[1] += WENT_PAST_ONE;
-            at = self.after(at);
+        self.len += 1;
+        let home = self.home(hash);
+        if !self.buckets[home].take(tag(hash), owner.pack()) {
+            self.insert_beyond(home, hash, owner.pack());
         }
+        true
     }
 
     /// Hands a flow over to its record in another life stage, in place. Whether `from` was there.
     #[inline]
     pub fn replace(&mut self, hash: u64, from: Owner, to: Owner) -> bool {
-        let found = self.position(hash, |packed| packed == from.pack());
-        if let Some((at, slot)) = found {
-            self.buckets[at].owners[slot] = to.pack();
+        let home = self.home(hash);
+        let bucket = &mut self.buckets[home];
+        let slot = bucket.first(tag(hash));
+        // Nearly always it is the first that looks like it.
+        match bucket.owners.get_mut(slot) {
+            Some(packed) if *packed == from.pack() => *packed = to.pack(),
+            _ => match self.search(hash, |packed| packed == from.pack()) {
+                Some((at, slot, _)) => self.buckets[at].owners[slot] = to.pack(),
+                None => return false,
+            },
         }
-        found.is_some()
+        true
     }
 
     /// Forgets a flow. Whether it was there.
     #[inline]
     pub fn remove(&mut self, hash: u64, owner: Owner) -> bool {
-        let Some((found, slot)) = self.position(hash, |packed| packed == owner.pack()) else { return false };
-        self.buckets[found].tags[slot / 8] &= !(0xff << (slot % 8 * 8));
-        self.len -= 1;
-        let mut at = self.home(hash);
-        while at != found {
-            self.buckets[at].tags[1] -= WENT_PAST_ONE;
-            at = self.after(at);
-        }
-        true
+        let home = self.home(hash);
+        let bucket = &mut self.buckets[home];
+        let slot = bucket.first(tag(hash));
+        let is_removed = match bucket.owners.get(slot) {
+            Some(packed) if *packed == owner.pack() => {
+                bucket.tags[slot] = VACANT;
+                true
+            }
+            _ => self.remove_searched(home, hash, owner.pack()),
+        };
+        self.len -= usize::from(is_removed);
+        is_removed
     }
 
     /// How many flows there are.
@@ -130,31 +135,47 @@ impl Flows {
         self.limit
     }
 
-    /// Bucket and slot of the entry with this hash that `eq` accepts.
-    #[inline]
-    fn position(&self, hash: u64, mut eq: impl FnMut(u32) -> bool) -> Option<(usize, usize)> {
-        let home = self.home(hash);
-        let bucket = &self.buckets[home];
-        if let Some(slot) = bucket.slots_with(tag(hash)).find(|slot| eq(bucket.owners[*slot])) {
-            return Some((home, slot));
-        }
-        if bucket.tags[1] < WENT_PAST_ONE { None } else { self.position_beyond(home, hash, eq) }
-    }
-
+    /// Bucket, slot and owner of the entry with this hash that `eq` accepts, wherever it is.
     #[inline(never)]
-    fn position_beyond(&self, home: usize, hash: u64, mut eq: impl FnMut(u32) -> bool) -> Option<(usize, usize)> {
-        let mut at = home;
-        for _ in 1..self.buckets.len() {
-            at = self.after(at);
+    fn search(&self, hash: u64, mut eq: impl FnMut(u32) -> bool) -> Option<(usize, usize, u32)> {
+        let mut at = self.home(hash);
+        for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at];
-            if let Some(slot) = bucket.slots_with(tag(hash)).find(|slot| eq(bucket.owners[*slot])) {
-                return Some((at, slot));
+            let mut owners = bucket.slots_with(tag(hash)).map(|slot| (slot, bucket.owners[slot]));
+            if let Some((slot, packed)) = owners.find(|(_, packed)| eq(*packed)) {
+                return Some((at, slot, packed));
             }
-            if bucket.tags[1] < WENT_PAST_ONE {
-                break;
+            if bucket.went_past() == 0 {
+                return None;
             }
+            at = self.after(at);
         }
         None
+    }
+
+    #[cold]
+    fn insert_beyond(&mut self, home: usize, hash: u64, packed: u32) {
+        let mut at = home;
+        // There are more slots than the limit allows flows, so this ends.
+        loop {
+            self.buckets[at].add_past(1);
+            at = self.after(at);
+            if self.buckets[at].take(tag(hash), packed) {
+                return;
+            }
+        }
+    }
+
+    #[cold]
+    fn remove_searched(&mut self, home: usize, hash: u64, packed: u32) -> bool {
+        let Some((found, slot, _)) = self.search(hash, |other| other == packed) else { return false };
+        self.buckets[found].tags[slot] = VACANT;
+        let mut at = home;
+        while at != found {
+            self.buckets[at].add_past(-1);
+            at = self.after(at);
+        }
+        true
     }
 
     /// The bucket that a flow goes to first: the hash, as a fraction of 2⁶⁴, of the number of buckets.
@@ -199,23 +220,51 @@ impl Owner {
 #[repr(align(64))]
 struct Bucket {
     /// Twelve bytes of hash, [`VACANT`] in an empty slot; the last four bytes count the flows that went past.
-    tags: [u64; 2],
+    tags: [u8; SLOTS + 4],
     owners: [u32; SLOTS],
 }
 
 impl Bucket {
-    const EMPTY: Bucket = Bucket { tags: [0; 2], owners: [0; SLOTS] };
+    const EMPTY: Bucket = Bucket { tags: [0; SLOTS + 4], owners: [0; SLOTS] };
+
+    /// The first slot that carries this tag; if there is none, what is no slot.
+    #[inline(always)]
+    fn first(&self, tag: u8) -> usize {
+        matching_bytes(&self.tags, tag).trailing_zeros() as usize
+    }
 
     /// The slots that carry this tag.
     #[inline]
     fn slots_with(&self, tag: u8) -> impl Iterator<Item = usize> + use<> {
-        let mut left = matching_bytes(self.tags, tag) & ((1 << SLOTS) - 1);
+        let mut left = matching_bytes(&self.tags, tag) & ((1 << SLOTS) - 1);
         core::iter::from_fn(move || {
             let slot = left.trailing_zeros() as usize;
             let found = left != 0;
             left &= left.wrapping_sub(1);
             found.then_some(slot)
         })
+    }
+
+    /// Stores an entry in a vacant slot, if there is one.
+    #[inline(always)]
+    fn take(&mut self, tag: u8, packed: u32) -> bool {
+        let slot = self.first(VACANT);
+        let Some(owner) = self.owners.get_mut(slot) else { return false };
+        *owner = packed;
+        self.tags[slot] = tag;
+        true
+    }
+
+    /// How many flows went past.
+    #[inline]
+    fn went_past(&self) -> u32 {
+        let [.., a, b, c, d] = self.tags;
+        u32::from_ne_bytes([a, b, c, d])
+    }
+
+    fn add_past(&mut self, more: i32) {
+        let went_past = self.went_past().wrapping_add_signed(more);
+        self.tags[SLOTS..].copy_from_slice(&went_past.to_ne_bytes());
     }
 }
 
@@ -231,7 +280,6 @@ const SLOTS: usize = 12;
 /// At the limit two thirds of the slots are used; after long churn one flow in ten is then not in its first bucket.
 const FLOWS_PER_BUCKET: usize = 8;
 const VACANT: u8 = 0;
-const WENT_PAST_ONE: u64 = 1 << 32;
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
