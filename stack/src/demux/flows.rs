@@ -54,18 +54,21 @@ impl Flows {
     #[inline]
     pub fn may_have(&self, hash: u64) -> bool {
         let bucket = &self.buckets[self.home(hash)];
-        bucket.slots_with(tag(hash)).next().is_some() || bucket.tags[1] >= WENT_PAST_ONE
+        bucket.first(tag(hash)) < SLOTS || bucket.went_past() > 0
     }
 
     /// The owner with this hash for which `eq` finds the flow's key in its record.
     #[inline]
     pub fn find(&self, hash: u64, mut eq: impl FnMut(Owner) -> bool) -> Option<Owner> {
         let bucket = &self.buckets[self.home(hash)];
-        match bucket.owners.get(bucket.first(tag(hash))).map(|packed| Owner::unpack(*packed)) {
-            Some(owner) if eq(owner) => Some(owner),
-            None if bucket.went_past() == 0 => None,
-            _ => self.search(hash, |packed| eq(Owner::unpack(packed))).map(|(_, _, packed)| Owner::unpack(packed)),
+        let first = bucket.owners.get(bucket.first(tag(hash))).copied();
+        match first.map(Owner::unpack) {
+            Some(owner) if eq(owner) => return Some(owner),
+            None if bucket.went_past() == 0 => return None,
+            _ => {}
         }
+        let found = self.search(hash, |packed| Some(packed) != first && eq(Owner::unpack(packed)));
+        found.map(|(_, _, packed)| Owner::unpack(packed))
     }
 
     /// Adds a flow that is not in the index. `false`, and nothing done, if the index is at its limit.

@@ -25,27 +25,21 @@ use crate::wire::tcp::{Header, Options, Segment, Seq, Timestamps};
 impl Stack {
     /// Takes the segment's frame if it keeps it.
     pub(super) fn segment_arrives(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) {
-        loop {
-            let key = &arrived.key;
-            match arrived.guess {
-                Some(Owner::Conn(at)) if self.is_conn(at, key) => return self.conn_arrives(at, arrived, tx),
-                Some(Owner::SynRcvd(at)) if self.is_half_open(at, key) => {
-                    return self.half_open_arrives(at, arrived, tx);
-                }
-                Some(Owner::TimeWait(at)) if self.is_waiting(at, key) => {
-                    return self.time_wait_arrives(at, arrived, tx);
-                }
-                _ => {}
-            }
-            // Segments before it in the burst may have changed whose the flow is.
-            arrived.guess = self.owner(key, arrived.hash);
-            if arrived.guess.is_none() {
-                return self.listen_arrives(arrived, None, tx);
-            }
+        let key = &arrived.key;
+        match arrived.guess {
+            Some(Owner::Conn(at)) if self.is_conn(at, key) => self.conn_arrives(at, arrived, tx),
+            Some(Owner::SynRcvd(at)) if self.is_half_open(at, key) => self.half_open_arrives(at, arrived, tx),
+            Some(Owner::TimeWait(at)) if self.is_waiting(at, key) => self.time_wait_arrives(at, arrived, tx),
+            // Also where segments before it in the burst have changed whose the flow is.
+            _ => match self.owner(key, arrived.hash) {
+                Some(Owner::Conn(at)) => self.conn_arrives(at, arrived, tx),
+                Some(Owner::SynRcvd(at)) => self.half_open_arrives(at, arrived, tx),
+                Some(Owner::TimeWait(at)) => self.time_wait_arrives(at, arrived, tx),
+                None => self.listen_arrives(arrived, None, tx),
+            },
         }
     }
 
-    #[inline(never)]
     pub(super) fn owner(&self, key: &FlowKey, hash: u64) -> Option<Owner> {
         self.flows.find(hash, |owner| self.is_of(owner, key))
     }
@@ -121,6 +115,7 @@ impl Stack {
     }
 
     /// A segment for a half-open passive connection.
+    #[inline(never)]
     fn half_open_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
         let Some(&record) = self.half_open.get(at) else { return };
         if open::completes_at_sight(&record, &arrived.seg) {
@@ -210,6 +205,7 @@ impl Stack {
     }
 
     /// A segment for a connection in TIME-WAIT.
+    #[inline(never)]
     fn time_wait_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
         let Some(&record) = self.waiting.get(at) else { return };
         let seg = &arrived.seg;
