@@ -6,17 +6,17 @@
 //! | [`Held`] | ours until acknowledged | read; be sent again unless the device still has it | dropped → free now, or when the device is done |
 //! | [`Desc`] | on a ring, or on its way to another core | nothing; drivers only | received → `Frame`; completed → free |
 //!
-//! One byte per frame says who owns it. It is checked at each hand-over, in release builds too: a driver or kernel that
-//! returns a frame it never had is a panic and not a corrupted connection.
+//! One byte per frame says who owns it. It is checked whenever a frame is handed back, in release builds too: a driver or kernel
+//! that returns a frame it never had is a panic and not a corrupted connection. So a frame is on a list of free ones once at most.
 
 use alloc::sync::Arc;
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::Ordering;
 
-pub(crate) use self::carry::Carrier;
+pub(crate) use self::carry::carry_usual;
 pub use self::pool::FramePool;
 use self::pool::Inner;
 pub use self::region::{Census, FrameSize, Region};
@@ -338,8 +338,7 @@ impl Desc {
 
 #[cold]
 #[inline(never)]
-fn wrong_owner(index: u32, owner: &AtomicU8, expected: u8) -> ! {
-    let found = owner.load(Ordering::Relaxed);
+fn wrong_owner(index: u32, found: u8, expected: u8) -> ! {
     panic!("frame {index} has owner bits {found:#x}, not {expected:#x}: a driver or queue returned what it never had")
 }
 

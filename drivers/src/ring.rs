@@ -54,17 +54,15 @@ impl<T: Send> Poster<T> {
     /// Posts values until there are no more or the ring is full; says how many.
     #[inline]
     pub fn post_burst(&mut self, values: impl IntoIterator<Item = T>) -> usize {
-        let (slots, first, full) = (self.slots, self.posted, self.taken.wrapping_add(self.slots.mask).wrapping_add(1));
-        let mut values = values.into_iter();
+        let (slots, first) = (self.slots, self.posted);
+        let room = slots.mask as usize + 1 - self.len();
         let mut posted = first;
-        while posted != full
-            && let Some(value) = values.next()
-        {
+        values.into_iter().take(room).for_each(|value| {
             // SAFETY: posted < taken + slots, so what was in this slot was taken, and the filler does not look at it before the
             // index is published.
             unsafe { slots.at(posted).as_ref().with_mut(|slot| (*slot).write(value)) };
             posted = posted.wrapping_add(1);
-        }
+        });
         if posted != first {
             self.posted = posted;
             self.shared.posted.0.store(posted, Ordering::Release);
@@ -109,29 +107,28 @@ pub struct Filler<T: Send> {
 
 impl<T: Send> Filler<T> {
     /// Fills in the oldest posted values, each by what stands `beside` it, until one of them is refused or nothing is posted or
-    /// beside; publishes them and says how many.
+    /// beside; says how many. The poster sees them after [`publish`](Self::publish).
     #[inline(always)]
     pub fn fill_burst<U>(&mut self, beside: &[U], mut fill: impl FnMut(&mut T, &U) -> bool) -> usize {
         self.look();
         let count = beside.len().min(self.posted_seen.wrapping_sub(self.filled) as usize);
-        let before_end = self.slots.before_end(self.filled).min(count);
         let mut filled = 0;
-        'runs: for run in [&beside[..before_end], &beside[before_end..count]] {
-            let first = self.slots.at(self.filled.wrapping_add(filled));
-            for (nth, beside) in run.iter().enumerate() {
-                // SAFETY: filled ≤ this slot < posted: the poster has written it (the acquire load in `look`), and neither takes nor
-                // writes it before it is published. The ring has no end within the run.
-                let goes_on =
-                    unsafe { first.add(nth).as_ref().with_mut(|slot| fill((*slot).assume_init_mut(), beside)) };
-                if !goes_on {
-                    break 'runs;
-                }
-                filled += 1;
+        for run in self.slots.runs(self.filled, count) {
+            let beside = &beside[filled..][..run.len];
+            let mut nth = 0;
+            // SAFETY: filled ≤ this slot < posted: the poster has written it (the acquire load in `look`), and neither takes nor
+            // writes it before it is published.
+            while nth < run.len && unsafe { run.at(nth).with_mut(|slot| fill((*slot).assume_init_mut(), &beside[nth])) }
+            {
+                nth += 1;
+            }
+            filled += nth;
+            if nth < run.len {
+                break;
             }
         }
-        self.filled = self.filled.wrapping_add(filled);
-        self.publish();
-        filled as usize
+        self.filled = self.filled.wrapping_add(filled as u32);
+        filled
     }
 
     /// Fills in the oldest posted value, if there is one; the poster sees it after [`publish`](Self::publish).
@@ -210,10 +207,31 @@ impl<T: Send> Iterator for TakeBurst<'_, T> {
         Some(value)
     }
 
+    /// As by [`next`](Self::next), in a closer loop.
+    #[inline(always)]
+    fn fold<B, F: FnMut(B, T) -> B>(mut self, init: B, mut f: F) -> B {
+        let mut folded = init;
+        for run in self.slots.runs(self.taken, self.len()) {
+            for nth in 0..run.len {
+                // SAFETY: as in `next`.
+                let value = unsafe { run.at(nth).with_mut(|slot| (*slot).assume_init_read()) };
+                self.taken = self.taken.wrapping_add(1);
+                folded = f(folded, value);
+            }
+        }
+        folded
+    }
+
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.end.wrapping_sub(self.taken) as usize;
-        (left, Some(left))
+        (self.len(), Some(self.len()))
+    }
+}
+
+impl<T: Send> TakeBurst<'_, T> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.end.wrapping_sub(self.taken) as usize
     }
 }
 
@@ -265,10 +283,28 @@ impl<T> Slots<T> {
         unsafe { self.first.add((index & self.mask) as usize) }
     }
 
-    /// How many slots there are from this one to the last.
+    /// `count` slots from `index` on, as they lie in memory: some up to the end of the ring and some from its beginning.
     #[inline(always)]
-    fn before_end(&self, index: u32) -> usize {
-        (self.mask + 1 - (index & self.mask)) as usize
+    fn runs(&self, index: u32, count: usize) -> [Run<T>; 2] {
+        let before_end = count.min((self.mask + 1 - (index & self.mask)) as usize);
+        [Run { first: self.at(index), len: before_end }, Run { first: self.first, len: count - before_end }]
+    }
+}
+
+/// Slots one after the other.
+struct Run<T> {
+    first: NonNull<Slot<T>>,
+    len: usize,
+}
+
+impl<T> Run<T> {
+    /// # Safety
+    /// The run is longer than this, no longer than the ring, and the ring lives.
+    #[inline(always)]
+    unsafe fn at<'a>(&self, nth: usize) -> &'a Slot<T> {
+        debug_assert!(nth < self.len);
+        // SAFETY: as the caller promises.
+        unsafe { self.first.add(nth).as_ref() }
     }
 }
 

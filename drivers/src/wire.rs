@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::burst::{RxBurst, TxBurst};
 use crate::driver::{Caps, Description, Driver, DriverStats, Port, Queue, Rss};
-use crate::frame::{Carrier, Desc, FramePool, FrameSize, HEADROOM, Region};
+use crate::frame::{Desc, FramePool, FrameSize, HEADROOM, Region, carry_usual};
 use crate::ring::{Filler, Poster, ring};
 use crate::toeplitz::Toeplitz;
 
@@ -307,28 +307,42 @@ impl WireDriver {
         self.tx_lost
     }
 
-    /// Carries packets to the other end, whatever is to be said of each, until one has to wait; says how many it is done with.
-    #[inline(never)]
-    fn send_any(&mut self, descs: &[Desc]) -> usize {
-        let WireQueue { choice, outgoing, .. } = &mut self.queue;
-        for (done, desc) in descs.iter().enumerate() {
-            let packet = self.pool.region().bytes(desc);
-            if packet.len() < LINK_HEADER_MIN || packet.len() > self.packet_max {
-                self.tx_invalid += 1;
-                continue;
+    /// Carries packets to the other end until one has to wait; says how many it is done with.
+    #[inline(always)]
+    fn send(&mut self, packets: &[Desc]) -> usize {
+        self.queue.outgoing.iter_mut().for_each(Outgoing::look);
+        let mut done = 0;
+        loop {
+            if let [only] = &mut self.queue.outgoing[..] {
+                let carried = only.carry_usual(&self.pool, self.packet_max, &packets[done..]);
+                self.tx_packets += carried as u64;
+                done += carried;
             }
-            let carried = match &mut outgoing[..] {
-                [outgoing] => outgoing.carry(packet),
-                _ => choice.carry(packet, outgoing),
-            };
-            match carried {
-                Carried::There => self.tx_packets += 1,
-                Carried::Lost => {}
-                Carried::Nowhere => self.tx_lost += 1,
-                Carried::NotYet => return done,
+            if done == packets.len() || !self.send_any(&packets[done]) {
+                return done;
             }
+            done += 1;
         }
-        descs.len()
+    }
+
+    /// Carries one packet, whatever is to be said of it; `false` if it has to wait.
+    #[inline(never)]
+    fn send_any(&mut self, desc: &Desc) -> bool {
+        let packet = self.pool.region().bytes(desc);
+        let carried = match &mut self.queue.outgoing[..] {
+            _ if packet.len() < LINK_HEADER_MIN || packet.len() > self.packet_max => Carried::Invalid,
+            [outgoing] => outgoing.carry(packet),
+            outgoing => self.queue.choice.carry(packet, outgoing),
+        };
+        match carried {
+            Carried::There => self.tx_packets += 1,
+            Carried::Lost => {}
+            Carried::Nowhere => self.tx_lost += 1,
+            Carried::Invalid => self.tx_invalid += 1,
+            Carried::NotYet => return false,
+        }
+        self.pool.completed(desc.index);
+        true
     }
 }
 
@@ -357,16 +371,8 @@ impl Driver for WireDriver {
         if tx.is_empty() {
             return;
         }
-        let WireDriver { queue, pool, packet_max, .. } = self;
-        queue.outgoing.iter_mut().for_each(Outgoing::look);
-        if let [only] = &mut queue.outgoing[..] {
-            self.tx_packets += tx.take_front(|descs| only.carry_usual(pool, *packet_max, descs)) as u64;
-        }
-        if !tx.is_empty() {
-            let done = self.send_any(tx.descs());
-            self.queue.outgoing.iter_mut().for_each(|outgoing| outgoing.ring.publish());
-            self.pool.completed_burst(tx.drain_front(done));
-        }
+        tx.take_front(|packets| self.send(packets));
+        self.queue.outgoing.iter_mut().for_each(|outgoing| outgoing.ring.publish());
     }
 
     fn flush(&mut self) {}
@@ -473,6 +479,8 @@ enum Carried {
     Lost,
     /// The other end is gone.
     Nowhere,
+    /// No packet is so short or so long.
+    Invalid,
     /// No frame is posted, and the packet may wait.
     NotYet,
 }
@@ -484,15 +492,14 @@ impl Outgoing {
         self.is_closed = self.ring.is_closed();
     }
 
-    /// Carries as many packets from the first on as there are posted frames, up to one that something is wrong with.
+    /// Carries as many packets from the first on as there are posted frames, up to one that is not as usual.
     #[inline(always)]
-    fn carry_usual(&mut self, from: &FramePool, packet_max: usize, descs: &[Desc]) -> usize {
+    fn carry_usual(&mut self, from: &FramePool, packet_max: usize, packets: &[Desc]) -> usize {
         if self.is_closed {
             return 0;
         }
-        let packet_max = packet_max.min(self.packet_max) as u16;
-        let mut carrier = Carrier::new(from, &self.region, LINK_HEADER_MIN as u16, packet_max);
-        self.ring.fill_burst(descs, |posted, packet| carrier.carry(packet, posted))
+        let lens = (LINK_HEADER_MIN as u16, packet_max.min(self.packet_max) as u16);
+        carry_usual(from, packets, &self.region, &mut self.ring, lens)
     }
 
     #[inline]

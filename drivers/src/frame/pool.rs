@@ -121,7 +121,7 @@ impl FramePool {
         let frames = inner.frames;
         taken.iter().map(move |index| {
             // SAFETY: every number in the list was checked; the pool keeps the region.
-            unsafe { frames.hand_over(index.get(), FREE, FILL) };
+            unsafe { frames.give(index.get(), FILL) };
             Desc { index: index.get(), head: HEADROOM as u16, len: 0 }
         })
     }
@@ -171,16 +171,15 @@ impl FramePool {
     #[inline(always)]
     pub(crate) fn filled_burst(&self, ring: &mut Poster<Desc>, rx: &mut RxBurst) {
         let inner = self.inner();
-        let mut frames = ring.take_burst(rx.remaining_capacity());
-        let before = rx.len();
+        let (before, first) = (rx.len(), rx.as_mut_ptr());
         let mut len = before;
-        for desc in &mut frames {
+        ring.take_burst(rx.remaining_capacity()).for_each(|desc| {
             inner.filled(&desc);
             let frame = Frame { pool: self.inner, index: desc.index, head: desc.head, len: desc.len };
             // SAFETY: the ring gives no more than there is room for.
-            unsafe { rx.as_mut_ptr().add(len).write(frame) };
+            unsafe { first.add(len).write(frame) };
             len += 1;
-        }
+        });
         // SAFETY: so many were written.
         unsafe { rx.set_len(len) };
         inner.refs.set(inner.refs.get() + len - before);
@@ -203,8 +202,7 @@ impl FramePool {
     #[inline(always)]
     pub(super) fn completions(&self) -> Completions<'_> {
         let inner = self.inner();
-        let (share_start, share_len) = (inner.share_start, inner.share_len);
-        Completions { inner, frames: inner.frames, share_start, share_len, free_len: inner.free_len.get() }
+        Completions { inner, free_len: inner.free_len.get() }
     }
 
     /// A new handle.
@@ -256,10 +254,7 @@ impl fmt::Debug for FramePool {
 /// Frames on their way back from a device that has sent them.
 pub(super) struct Completions<'a> {
     inner: &'a Inner,
-    // Copies of what is there.
-    frames: Frames,
-    share_start: u32,
-    share_len: u32,
+    /// As it stands there when this is gone.
     free_len: usize,
 }
 
@@ -276,11 +271,11 @@ impl Completions<'_> {
     /// The usual frame that a device has: one of this share, that nobody holds.
     #[inline(always)]
     pub(super) fn usual(&self, index: u32) -> Option<Usual> {
-        if index.wrapping_sub(self.share_start) >= self.share_len {
+        if !self.inner.is_ours(index) {
             return None;
         }
         // SAFETY: the share lies inside the region, which the pool keeps.
-        let owner = unsafe { self.frames.owner(index) };
+        let owner = unsafe { self.inner.frames.owner(index) };
         (owner.load(Ordering::Relaxed) == DEVICE).then_some(Usual { index })
     }
 
@@ -288,22 +283,17 @@ impl Completions<'_> {
     #[inline(always)]
     pub(super) fn at(&self, frame: &Usual) -> *const u8 {
         // SAFETY: it is one of the region's.
-        unsafe { self.frames.at(frame.index) }
+        unsafe { self.inner.frames.at(frame.index) }
     }
 
     /// The device has sent it.
     #[inline(always)]
     pub(super) fn completed_usual(&mut self, frame: Usual) {
         // SAFETY: it is one of the region's, which the pool keeps.
-        unsafe { self.frames.owner(frame.index) }.store(FREE, Ordering::Relaxed);
+        unsafe { self.inner.frames.owner(frame.index) }.store(FREE, Ordering::Relaxed);
         // SAFETY: as in `push_free`.
         unsafe { self.inner.free.get_unchecked(self.free_len).set(frame.index) };
         self.free_len += 1;
-    }
-
-    /// The region of the frames.
-    pub(super) fn region(&self) -> &Region {
-        &self.inner.region
     }
 }
 
@@ -371,7 +361,7 @@ impl Inner {
         // SAFETY: the list was longer than this, and every number in it was checked; the region is kept.
         let index = unsafe { self.free.get_unchecked(last).get() };
         // SAFETY: as above.
-        unsafe { self.frames.hand_over(index, FREE, to) };
+        unsafe { self.frames.give(index, to) };
         Some(index)
     }
 
@@ -421,7 +411,7 @@ impl Inner {
                 unsafe { self.push_free(index) };
             }
             HELD_BY_DEVICE => owner.store(CPU, Ordering::Relaxed),
-            _ => wrong_owner(index, owner, DEVICE),
+            found => wrong_owner(index, found, DEVICE),
         }
         self.free_len.get()
     }

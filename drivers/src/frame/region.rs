@@ -234,9 +234,22 @@ impl Frames {
     pub(super) unsafe fn hand_over(&self, index: u32, from: u8, to: u8) {
         // SAFETY: as the caller promises.
         let owner = unsafe { self.owner(index) };
-        if owner.load(Ordering::Relaxed) != from {
-            wrong_owner(index, owner, from);
+        let found = owner.load(Ordering::Relaxed);
+        if found != from {
+            wrong_owner(index, found, from);
         }
+        owner.store(to, Ordering::Relaxed);
+    }
+
+    /// Gives a frame that was just taken from a list of free ones to an owner.
+    ///
+    /// # Safety
+    /// There is such a frame, in a region that lives.
+    #[inline(always)]
+    pub(super) unsafe fn give(&self, index: u32, to: u8) {
+        // SAFETY: as the caller promises.
+        let owner = unsafe { self.owner(index) };
+        debug_assert_eq!(owner.load(Ordering::Relaxed), FREE, "what is on the list is free");
         owner.store(to, Ordering::Relaxed);
     }
 }

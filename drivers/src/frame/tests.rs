@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::burst::TxBurst;
+use crate::ring::ring;
 
 fn pool() -> FramePool {
     FramePool::with_frames(4, FrameSize::Small)
@@ -120,46 +121,46 @@ fn a_pool_outlives_its_handle_while_a_frame_lives() {
 }
 
 #[test]
-fn a_packet_is_carried_whatever_frame_it_is_in() {
+fn the_usual_packet_is_carried_and_the_unusual_left() {
     let region = Region::new(8, FrameSize::Small);
     let (here, there) = (FramePool::new(region.clone(), 0..4), FramePool::new(region.clone(), 4..8));
     let far = FramePool::with_frames(8, FrameSize::Large);
-    let carry = |tx: &mut TxBurst| {
+    let (mut poster, mut filler) = ring(1);
+    let mut carry = |tx: &mut TxBurst| {
         let packet = region.bytes(&tx.descs()[0]).to_vec();
-        let mut posted = far.take_for_fill().unwrap();
-        let took =
-            tx.take_front(|descs| Carrier::new(&here, far.region(), 14, 1518).carry(&descs[0], &mut posted).into());
-        assert!(took == 0 || far.region().bytes(&posted) == packet);
-        assert_eq!(tx.len(), 1 - took);
+        poster.post_burst(far.fill(1));
+        let carried = tx.take_front(|packets| carry_usual(&here, packets, far.region(), &mut filler, (14, 1518)));
+        filler.fill(|_| ());
+        filler.publish();
+        let posted = poster.take_burst(1).next().unwrap();
+        assert!(carried == 0 || far.region().bytes(&posted) == packet);
         far.unfill(posted);
+        assert_eq!(tx.len(), 1 - carried);
         tx.cancel(&here);
-        took == 1
+        carried == 1
     };
     let mut tx = TxBurst::new();
-    for len in [14, 66, 96, 97, 1518] {
+    for (len, expected) in [(0, false), (13, false), (14, true), (66, true), (96, true), (97, false), (1519, false)] {
         tx.push_new(&here, len).unwrap().fill(len as u8);
-        assert!(carry(&mut tx));
-    }
-    for len in [0, 13, 1519] {
-        tx.push_new(&here, len).unwrap();
-        assert!(!carry(&mut tx));
+        assert_eq!(carry(&mut tx), expected, "{len}");
     }
     // At the very end of its frame.
-    let mut frame = here.alloc().unwrap();
-    frame.append(2048 - HEADROOM).fill(7);
-    frame.trim_front(2048 - HEADROOM - 60);
-    tx.push(frame);
-    assert!(carry(&mut tx));
+    for (len, expected) in [(96, true), (95, false)] {
+        let mut frame = here.alloc().unwrap();
+        frame.append(2048 - HEADROOM).fill(7);
+        frame.trim_front(2048 - HEADROOM - len);
+        tx.push(frame);
+        assert_eq!(carry(&mut tx), expected, "{len}");
+    }
     let mut held = here.alloc().unwrap().hold();
-    held.header_mut(54).unwrap().0.fill(8);
     tx.push_held(&mut held, 54, 0).unwrap();
-    assert!(carry(&mut tx) && !held.is_sending());
+    assert!(!carry(&mut tx) && !held.is_sending());
     drop(held);
     // Of another worker's share.
     let mut frame = here.adopt(FramePool::part_with(there.alloc().unwrap()));
     frame.append(60).fill(9);
     tx.push(frame);
-    assert!(carry(&mut tx));
+    assert!(!carry(&mut tx));
     there.bring_home(here.take_away().unwrap());
     assert_eq!((here.free(), there.free(), far.free()), (4, 4, 8));
 }

@@ -65,7 +65,6 @@ mod sequential {
                         let done = filler.fill_burst(&marks, |value, &of| { if !is_refused(of) { value.1 = of } !is_refused(of) });
                         prop_assert_eq!(done, posted.len().min(count.into()).min(refused.into()));
                         staged.extend(posted.drain(..done).zip(&marks).map(|((value, _), &of)| (value, of)));
-                        filled.append(&mut staged);
                         mark += u32::from(count);
                     }
                     Step::Take(max) => {
@@ -97,6 +96,7 @@ mod sequential {
         let (mut poster, mut filler) = ring(4);
         assert_eq!(poster.post_burst((0..3).map(|_| Arc::clone(&value))), 3);
         assert_eq!(filler.fill_burst(&[(), ()], |_, ()| true), 2);
+        filler.publish();
         drop(poster.take_burst(1).next());
         assert_eq!(Arc::strong_count(&value), 3);
         drop(filler);
@@ -119,6 +119,7 @@ mod sequential {
                     value.1 = *mark;
                     true
                 });
+                filler.publish();
                 marks.start += filled as u32;
                 std::thread::yield_now();
             }
@@ -152,6 +153,7 @@ mod interleaved {
                     value.1 = true;
                     true
                 });
+                filler.publish();
                 filled += usize::from(filler.fill(|value| value.1 = true).is_some());
                 (filled, filler.close().map(|left| left.map(|value| *value).collect::<Vec<_>>()))
             });
