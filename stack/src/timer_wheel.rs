@@ -53,15 +53,18 @@ impl TimerWheel {
     }
 
     /// Lets `id` expire at `deadline` at the latest: an earlier deadline that it has stays. Says which it has now.
-    #[inline]
+    #[inline(always)]
     pub fn arm_by(&mut self, id: u32, deadline: u32) -> u32 {
         match self.deadline(id) {
             Some(earlier) if !is_after(earlier, deadline) => earlier,
-            _ => {
-                self.arm(id, deadline);
-                deadline
-            }
+            _ => self.arm_anew(id, deadline),
         }
+    }
+
+    #[inline(never)]
+    fn arm_anew(&mut self, id: u32, deadline: u32) -> u32 {
+        self.arm(id, deadline);
+        deadline
     }
 
     /// Takes back the deadline of `id`. Whether there was one.

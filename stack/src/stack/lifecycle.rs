@@ -93,7 +93,7 @@ impl Stack {
     }
 
     /// The MSS to announce and to send at most: what the path carries (RFC 9293 §3.7.1, RFC 6691).
-    #[inline]
+    #[inline(always)]
     pub(super) fn local_mss(&self, key: &FlowKey) -> u16 {
         output::mss(self.ip.path_mtu(self.env.now, key.remote), key.local.is_v4())
     }
@@ -268,10 +268,16 @@ impl Stack {
         }
         let Some(tcb) = self.conns.at_mut(at) else { return };
         tcb.bits.clear(Bits::MARKED);
-        if !tcb.bits.has(Bits::OWING) {
-            tcb.bits.set(Bits::OWING);
-            self.owing.push_back(at);
+        if tcb.bits.has(Bits::OWING) {
+            return;
         }
+        // What is over and owes nothing need not wait for its output.
+        if tcb.bits.has(Bits::REPORTED) && tcb.is_over() && !tcb.bits.has(Bits::RESET_OWED) && !output::is_owing(tcb) {
+            self.release(at);
+            return;
+        }
+        tcb.bits.set(Bits::OWING);
+        self.owing.push_back(at);
     }
 
     /// Calls the application about `events` of a connection; what one call changes decides about the next.

@@ -76,9 +76,13 @@ pub fn run(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progr
         State::TimeWait | State::FinWait2 => acknowledgment(tcb, env, path, tx),
         State::Established | State::FinWait1 | State::CloseWait | State::Closing | State::LastAck => {
             // An acknowledgment of its own goes even if data cannot: the peer may have to hear it before frames come back.
-            let data = segments(tcb, env, path, tx);
-            let bare = acknowledgment(tcb, env, path, tx);
-            if data == Progress::Done { bare } else { data }
+            match segments(tcb, env, path, tx) {
+                Progress::Done => acknowledgment(tcb, env, path, tx),
+                waits => {
+                    acknowledgment(tcb, env, path, tx);
+                    waits
+                }
+            }
         }
     }
 }
