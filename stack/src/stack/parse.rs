@@ -80,17 +80,17 @@ impl Stack {
     #[inline(always)]
     fn usual_arrived(&mut self, demanded: Demand, arrived: &mut Arrived) -> Option<()> {
         let usual = Usual::new(arrived.frame.as_ref()?)?;
-        let ends = usual.ends();
-        if !self.ip.is_for_us_alone(ends) {
+        if !self.ip.is_for_us_alone(usual.ends()) {
             return None;
         }
-        let Ends { src, dst, ports, .. } = ends;
+        usual.read(demanded, &mut arrived.seg)?;
+        let Ends { src, dst, ports, .. } = usual.ends();
         arrived.hash = self.hasher.hash_v4(dst, src, ports);
         self.flows.prefetch(arrived.hash);
         let (local, remote) = (Address::v4(dst), Address::v4(src));
         arrived.key = FlowKey { local, remote, local_port: ports as u16, remote_port: (ports >> 16) as u16 };
         arrived.l4_offset = usual::L4_OFFSET as u16;
-        usual.read(demanded, &mut arrived.seg)
+        Some(())
     }
 
     /// A packet that is not the usual one: if it is a TCP segment all the same, it stays.

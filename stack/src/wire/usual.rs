@@ -34,12 +34,12 @@ impl<'a> Usual<'a> {
     pub fn new(frame: &'a [u8]) -> Option<Usual<'a>> {
         let headers = frame.first_chunk::<HEADERS_LEN>()?;
         let ip_len = usize::from(u16::from_be_bytes(at(headers, IP + 2)));
-        let is_usual = u16::from_be_bytes(at(headers, 12)) == ETHERTYPE_IPV4
-            && headers[IP] == 0x45
-            && headers[IP + 9] == tcp::PROTOCOL
-            && u16::from_be_bytes(at(headers, IP + 6)) & !DONT_FRAGMENT == 0
-            && ip_len >= ipv4::HEADER_LEN + tcp::HEADER_LEN;
-        if !is_usual {
+        let begins_as_usual = u64::from_ne_bytes(at(headers, IP)) & MASK == BEGINNING;
+        if u16::from_be_bytes(at(headers, 12)) != ETHERTYPE_IPV4
+            || headers[IP + 9] != tcp::PROTOCOL
+            || !begins_as_usual
+            || ip_len < ipv4::HEADER_LEN + tcp::HEADER_LEN
+        {
             return None;
         }
         frame.get(L4_OFFSET..IP + ip_len).map(|bytes| Usual { headers, bytes })
@@ -86,8 +86,11 @@ const IP: usize = ethernet::HEADER_LEN;
 /// Where in a usual packet the TCP header starts.
 pub const L4_OFFSET: usize = IP + ipv4::HEADER_LEN;
 const HEADERS_LEN: usize = L4_OFFSET + tcp::HEADER_LEN;
-/// In the word of flags and fragment offset.
-const DONT_FRAGMENT: u16 = 0x4000;
+/// The first eight bytes of an IP header without options, of a packet that is whole: its version and length, and no fragment's
+/// offset or flag. Whether it may be cut to fragments does not matter, nor what else is here.
+const BEGINNING: u64 = u64::from_ne_bytes([0x45, 0, 0, 0, 0, 0, 0, 0]);
+const MASK: u64 = u64::from_ne_bytes([0xff, 0, 0, 0, 0, 0, !DONT_FRAGMENT, 0xff]);
+const DONT_FRAGMENT: u8 = 0x40;
 
 #[cfg(test)]
 mod tests;
