@@ -6,8 +6,37 @@ use crate::ring::Filler;
 /// For the in-memory wire: carries packets that a pool sends into frames that `to` posted, and completes them. Begins with the
 /// first and ends before one that is not usual: longer than a few headers or than `len_max`, shorter than `len_min`, held, or of
 /// another worker's share. Says how many.
-#[inline(always)]
+#[inline]
 pub(crate) fn carry_usual(
+    from: &FramePool,
+    packets: &[Desc],
+    to: &Region,
+    posted: &mut Filler<Desc>,
+    lens: (u16, u16),
+) -> usize {
+    #[cfg(all(target_arch = "x86_64", feature = "std"))]
+    if std::arch::is_x86_feature_detected!("avx") {
+        // SAFETY: this processor has AVX, as was just asked.
+        return unsafe { carry_usual_avx(from, packets, to, posted, lens) };
+    }
+    carry_usual_inline(from, packets, to, posted, lens)
+}
+
+/// With AVX a packet is copied by half as many instructions.
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+#[target_feature(enable = "avx")]
+fn carry_usual_avx(
+    from: &FramePool,
+    packets: &[Desc],
+    to: &Region,
+    posted: &mut Filler<Desc>,
+    lens: (u16, u16),
+) -> usize {
+    carry_usual_inline(from, packets, to, posted, lens)
+}
+
+#[inline(always)]
+fn carry_usual_inline(
     from: &FramePool,
     packets: &[Desc],
     to: &Region,
