@@ -24,11 +24,13 @@ impl PathMtus {
     }
 
     /// The MTU in bytes of the path to `dst` over a link of `link_mtu`.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, now: Instant, dst: Address, link_mtu: u16) -> u16 {
-        if self.paths.is_empty() {
-            return link_mtu;
-        }
+        if self.paths.is_empty() { link_mtu } else { self.find(now, dst, link_mtu) }
+    }
+
+    #[inline(never)]
+    fn find(&self, now: Instant, dst: Address, link_mtu: u16) -> u16 {
         let path = self.paths.find(hash_of(self.hasher, dst), |path| path.dst == dst && now < path.expires);
         path.map_or(link_mtu, |path| path.mtu.min(link_mtu))
     }

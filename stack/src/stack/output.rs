@@ -42,9 +42,6 @@ impl Stack {
     pub(super) fn send_owed(&mut self, tx: &mut TxBurst) -> bool {
         let mut way = None;
         for _ in 0..self.owing.len() {
-            if tx.room() == 0 {
-                return false;
-            }
             let Some(at) = self.owing.pop_front() else { break };
             match self.send_for(at, &mut way, tx) {
                 Progress::Done => {}

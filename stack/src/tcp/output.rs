@@ -405,9 +405,10 @@ fn fin(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress 
 /// An acknowledgment alone, if one is owed that no segment carried.
 #[inline(always)]
 fn acknowledgment(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
-    match tcb.bits.has(Bits::ACK_NOW.and(Bits::WINDOW_CHECK).and(Bits::KEEPALIVE_OWED)) {
-        true => acknowledge(tcb, env, path, tx),
-        false => Progress::Done,
+    match tcb.bits.only(Bits::ACK_NOW.and(Bits::WINDOW_CHECK).and(Bits::KEEPALIVE_OWED)) {
+        Bits(0) => Progress::Done,
+        Bits::ACK_NOW if tcb.cold.is_none() => send_control(tcb, env, tcb.snd_nxt, Flags::ACK, path, tx),
+        _ => acknowledge(tcb, env, path, tx),
     }
 }
 
