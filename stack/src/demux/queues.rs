@@ -46,12 +46,18 @@ impl<R: Copy, const N: usize> Queues<R, N> {
 
     #[inline]
     pub(super) fn get(&self, index: u32) -> Option<&R> {
-        self.nodes.get(index as usize).filter(|node| node.prev != FREE).map(|node| &node.record)
+        match self.nodes.get(index as usize) {
+            Some(node) if node.prev != FREE => Some(&node.record),
+            _ => None,
+        }
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut R> {
-        self.nodes.get_mut(index as usize).filter(|node| node.prev != FREE).map(|node| &mut node.record)
+        match self.nodes.get_mut(index as usize) {
+            Some(node) if node.prev != FREE => Some(&mut node.record),
+            _ => None,
+        }
     }
 
     /// Takes a record out. `queue` is the one that it is in.
