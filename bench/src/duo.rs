@@ -118,6 +118,8 @@ pub struct OpenClose {
     pub concurrency: u32,
     /// Ports of the server, used in turn.
     pub ports: Vec<u16>,
+    /// Whose turn it is.
+    pub next_port: usize,
     /// How many were begun.
     pub begun: u64,
     /// How many to begin at most.
@@ -133,9 +135,12 @@ impl OpenClose {
         if self.begun == self.begin_max {
             return;
         }
-        let port = self.ports[self.begun as usize % self.ports.len()];
+        let Some(&port) = self.ports.get(self.next_port) else { return };
         match cx.connect(SocketAddr::from(([10, 0, 0, 2], port))) {
-            Ok(_) => self.begun += 1,
+            Ok(_) => {
+                self.begun += 1;
+                self.next_port = if self.next_port + 1 < self.ports.len() { self.next_port + 1 } else { 0 };
+            }
             Err(_) => self.failed += 1,
         }
     }

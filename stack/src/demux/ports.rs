@@ -4,7 +4,6 @@ use alloc::boxed::Box;
 use core::ops::RangeInclusive;
 
 use super::flow::{FlowHasher, FlowKey};
-use crate::wire::address::Address;
 
 /// Chooses source ports by RFC 6056's algorithm 4, double-hash port selection: each destination walks through the range
 /// from a secret place of its own, so that a port comes back as late as possible and tells an outsider nothing.
@@ -24,10 +23,11 @@ impl Ports {
         Ports { hasher: FlowHasher::new(secret), first: *range.start(), count, counters: Box::new([0; COUNTERS]) }
     }
 
-    /// Begins to look for a port for a connection from `local` to `remote`.
+    /// Begins to look for a port of ours for a connection with this key, whose own port is 0 until one is found.
     #[inline]
-    pub fn towards(&self, local: Address, remote: Address, remote_port: u16) -> Walk {
-        let hash = self.hasher.hash(&FlowKey { local, remote, local_port: 0, remote_port });
+    pub fn towards(&self, key: &FlowKey) -> Walk {
+        debug_assert_eq!(key.local_port, 0, "a destination has one walk");
+        let hash = self.hasher.hash(key);
         let offset = (((hash >> 32) * u64::from(self.count)) >> 32) as u32;
         Walk { counter: hash as usize % COUNTERS, offset, left: self.count.min(PROBES_MAX) }
     }

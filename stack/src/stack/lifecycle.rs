@@ -62,19 +62,7 @@ impl Stack {
             return Err(ConnectError::TooManyConnections);
         }
         let mut key = FlowKey { local: from, remote: to, local_port: 0, remote_port: remote.port() };
-        let mut walk = self.ports.towards(from, to, remote.port());
-        // A port is usable if its flow is new and its answers come to this core.
-        let hash = loop {
-            key.local_port = self.ports.next(&mut walk).ok_or(ConnectError::NoPort)?;
-            let hash = self.hasher.hash(&key);
-            let taken = self.flows.may_have(hash) && self.owner(&key, hash).is_some();
-            if !taken && self.home.of(&key) == self.core {
-                break hash;
-            }
-        };
-        // Whoever opens one connection opens more: the place of the next one is on its way meanwhile.
-        let next = FlowKey { local_port: self.ports.peek(&walk), ..key };
-        self.flows.prefetch(self.hasher.hash(&next));
+        let hash = self.take_port(&mut key).ok_or(ConnectError::NoPort)?;
         let (iss, ts_offset) = (self.isn.generate(&key, self.env.now), self.isn.timestamp_offset(hash));
         let mss = self.local_mss(&key);
         let (conn, tcb) = self.conns.insert(Tcb::new(key, iss, mss)).ok_or(ConnectError::TooManyConnections)?;
@@ -90,6 +78,25 @@ impl Stack {
         open::active(tcb, &mut self.env);
         enqueue(tcb, conn.index(), &mut self.marked, &mut self.owing);
         Ok(conn)
+    }
+
+    /// Gives `key` a port of ours: one whose flow is new and whose answers come to this core. Its hash, or `None` without a port.
+    #[inline]
+    fn take_port(&mut self, key: &mut FlowKey) -> Option<u64> {
+        let mut walk = self.ports.towards(key);
+        let (port, hash) = loop {
+            key.local_port = self.ports.next(&mut walk)?;
+            let hash = self.hasher.hash(key);
+            let taken = self.flows.may_have(hash) && self.owner(key, hash).is_some();
+            if !taken && self.home.of(key) == self.core {
+                break (key.local_port, hash);
+            }
+        };
+        // Whoever opens one connection opens more: the place of the next one is on its way meanwhile.
+        key.local_port = self.ports.peek(&walk);
+        self.flows.prefetch(self.hasher.hash(key));
+        key.local_port = port;
+        Some(hash)
     }
 
     /// The MSS to announce and to send at most: what the path carries (RFC 9293 §3.7.1, RFC 6691).

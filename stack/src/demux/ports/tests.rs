@@ -1,13 +1,17 @@
 use super::*;
+use crate::wire::address::Address;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-const LOCAL: Address = Address::v4([10, 0, 0, 1]);
-const REMOTE: Address = Address::v4([10, 0, 0, 2]);
 const SECRET: [u64; 4] = [1, 2, 3, 4];
 
+fn to(remote_port: u16) -> FlowKey {
+    let [local, remote] = [1, 2].map(|host| Address::v4([10, 0, 0, host]));
+    FlowKey { local, remote, local_port: 0, remote_port }
+}
+
 fn pick(ports: &mut Ports, remote_port: u16, mut is_usable: impl FnMut(u16) -> bool) -> Option<u16> {
-    let mut walk = ports.towards(LOCAL, REMOTE, remote_port);
+    let mut walk = ports.towards(&to(remote_port));
     core::iter::from_fn(|| ports.next(&mut walk)).find(|port| is_usable(*port))
 }
 
@@ -15,10 +19,10 @@ fn pick(ports: &mut Ports, remote_port: u16, mut is_usable: impl FnMut(u16) -> b
 fn the_port_that_comes_next_is_told() {
     let mut ports = Ports::new(SECRET, 40_000..=40_009);
     for _ in 0..25 {
-        let mut walk = ports.towards(LOCAL, REMOTE, 80);
+        let mut walk = ports.towards(&to(80));
         let told = ports.peek(&walk);
         assert_eq!(ports.next(&mut walk), Some(told));
-        assert_eq!(ports.peek(&ports.towards(LOCAL, REMOTE, 80)), ports.peek(&walk));
+        assert_eq!(ports.peek(&ports.towards(&to(80))), ports.peek(&walk));
     }
 }
 
