@@ -171,7 +171,7 @@ mod handfast_side {
     use handfast::config::Config;
     use handfast::metrics::Counter;
     use handfast::time::Duration;
-    use handfast_bench::duo::{CloseBack, Duo, Sink};
+    use handfast_bench::duo::{CloseBack, Duo, OpenAbort, Sink};
     use handfast_drivers::wire;
 
     use super::BYTES;
@@ -183,54 +183,20 @@ mod handfast_side {
         opened: u64,
     }
 
-    /// Opens so many connections, and aborts them when it is told to.
-    struct OpenAbort {
-        at_once: u32,
-        open: Vec<ConnId>,
-        aborts: bool,
-    }
-
-    impl App for OpenAbort {
-        fn on_start(&mut self, cx: &mut Cx<'_>) {
-            for _ in 0..self.at_once {
-                cx.connect(([10, 0, 0, 2], 80).into()).expect("there is room");
-            }
-        }
-
-        fn on_connect(&mut self, _: &mut Cx<'_>, conn: ConnId) {
-            self.open.push(conn);
-        }
-
-        fn on_turn(&mut self, cx: &mut Cx<'_>) {
-            if self.aborts {
-                self.open.drain(..).for_each(|conn| cx.abort(conn));
-            }
-        }
-    }
-
     impl Handshakes {
         pub(crate) fn new(at_once: u32) -> Handshakes {
             let mut config = Config::default();
             config.limits.backlog_max = at_once;
             config.limits.time_wait_max = 1_024;
-            let client = OpenAbort { at_once: 0, open: Vec::with_capacity(at_once as usize), aborts: false };
+            let client = OpenAbort { open: Vec::with_capacity(at_once as usize), ..OpenAbort::default() };
             let mut duo = Duo::new(wire::Config::default(), &config, &[80], client, CloseBack);
             duo.client.app.at_once = at_once;
             Handshakes { duo, opened: 0 }
         }
 
         pub(crate) fn wave(&mut self) {
-            let at_once = self.duo.client.app.at_once;
-            self.duo.client.app.aborts = false;
-            self.duo.start();
-            while self.duo.server.stack.connections() < at_once {
-                self.duo.turn(STEP);
-            }
-            self.duo.client.app.aborts = true;
-            while self.duo.server.stack.connections() > 0 {
-                self.duo.turn(STEP);
-            }
-            self.opened += u64::from(at_once);
+            self.duo.open_and_abort(STEP);
+            self.opened += u64::from(self.duo.client.app.at_once);
             assert_eq!(self.duo.server.stack.metrics().get(Counter::ResetsReceived), self.opened);
         }
 

@@ -23,7 +23,7 @@ use handfast_drivers::driver::Driver;
 use handfast_drivers::frame::{FramePool, FrameSize};
 use handfast_drivers::wire;
 
-use crate::duo::{CloseBack, Duo, End, OpenClose, Sink};
+use crate::duo::{CloseBack, Duo, End, OpenAbort, OpenClose, Sink};
 
 /// A piece of work that can be done any number of times.
 pub struct Body {
@@ -62,6 +62,7 @@ pub const ALL: &[Body] = &[
     body("wheel/arm-cancel", (10_000, 30_000), wheel_moves),
     body("wheel/arm-expire", (10_000, 30_000), wheel_expires),
     body("handshake/server", (1_280, 3_840), handshake),
+    body("handshake-abort/both-ends", (1_280, 3_840), handshake_abort),
     body("connection/both-ends", (1_280, 3_840), connection),
     Body { bytes: 64, ..body("request-response/64", (2_560, 7_680), request_response) },
     Body { bytes: 1_448, ..body("bulk/segment", (2_560, 7_680), bulk) },
@@ -311,6 +312,17 @@ impl Prepared {
 /// Where the sequence number of an IPv4 packet is, and its TCP checksum.
 const SEQ_AT: usize = 14 + 20 + 4;
 const SUM_AT: usize = 14 + 20 + 16;
+
+/// What the comparison with peers does: a handshake and a reset, both ends, 64 at once.
+fn handshake_abort() -> Work {
+    let mut duo = Duo::new(wire::Config::default(), &config(), &[80], OpenAbort::default(), CloseBack);
+    Box::new(move |n| {
+        duo.client.app.at_once = BURST as u32;
+        for _ in 0..n.div_ceil(BURST as u64) {
+            duo.open_and_abort(STEP);
+        }
+    })
+}
 
 /// A whole connection, both ends, 64 at once: SYN, SYN-ACK, a FIN each way, all acknowledged, TIME-WAIT, and its end.
 fn connection() -> Work {

@@ -166,6 +166,50 @@ impl App for OpenClose {
     }
 }
 
+/// Opens so many connections whenever it starts, and aborts them when it is told to.
+#[derive(Default)]
+pub struct OpenAbort {
+    /// How many at once.
+    pub at_once: u32,
+    /// Those that are open.
+    pub open: Vec<ConnId>,
+    /// They are to be aborted.
+    pub aborts: bool,
+}
+
+impl App for OpenAbort {
+    fn on_start(&mut self, cx: &mut Cx<'_>) {
+        for _ in 0..self.at_once {
+            cx.connect(([10, 0, 0, 2], 80).into()).expect("there is room");
+        }
+    }
+
+    fn on_connect(&mut self, _: &mut Cx<'_>, conn: ConnId) {
+        self.open.push(conn);
+    }
+
+    fn on_turn(&mut self, cx: &mut Cx<'_>) {
+        if self.aborts {
+            self.open.drain(..).for_each(|conn| cx.abort(conn));
+        }
+    }
+}
+
+impl<S: App> Duo<OpenAbort, S> {
+    /// Opens so many connections as the client is to, and when all are open aborts all.
+    pub fn open_and_abort(&mut self, step: Duration) {
+        self.client.app.aborts = false;
+        self.start();
+        while self.server.stack.connections() < self.client.app.at_once {
+            self.turn(step);
+        }
+        self.client.app.aborts = true;
+        while self.server.stack.connections() > 0 {
+            self.turn(step);
+        }
+    }
+}
+
 /// Closes when the peer has closed.
 #[derive(Default)]
 pub struct CloseBack;

@@ -143,23 +143,22 @@ impl Stack {
         tcb.closed = Some(how);
         tcb.events.take(Events(u8::MAX));
         recv::discard(tcb, &mut self.env);
-        self.mark(at);
+        match tcb.bits.has(Bits::REPORTED) {
+            true => self.owe(at), // there is nobody to hear of it
+            false => self.mark(at),
+        }
     }
 
     /// Sends the reset of a connection that we give up, if the peer knows of it.
     pub(super) fn reset(&mut self, at: u32, tx: &mut TxBurst) {
         let now = self.env.now;
         let Some(tcb) = self.conns.at_mut(at) else { return };
-        if matches!(tcb.state(), State::SynSent | State::TimeWait | State::Closed) {
+        if !output::knows_us(tcb) {
             return;
         }
-        let header = close::abort(tcb);
-        let ip = tcb.key_ip();
-        if let NextHop::Ready(mac) = self.ip.next_hop(now, ip.dst, &mut tcb.neighbour, None) {
+        if let NextHop::Ready(mac) = self.ip.next_hop(now, tcb.key.remote, &mut tcb.neighbour, None) {
             let path = Path::new(self.ip.ethernet(mac), self.tx_checksum);
-            if output::send_bare(&ip, &header, &self.env.pool, &path, tx) == Progress::Done {
-                self.env.metrics.count(Counter::ResetsSent);
-            }
+            output::reset(tcb, &mut self.env, &path, tx);
         }
     }
 

@@ -59,13 +59,13 @@ impl Stack {
     fn send_for(&mut self, at: u32, way: &mut Option<Way>, tx: &mut TxBurst) -> Progress {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         if tcb.bits.has(Bits::RESET_OWED.and(Bits::AWAITS_NEIGHBOUR)) {
-            return self.send_reset(at, tx);
+            return self.send_reset(at, way, tx);
         }
         let (waiting, mut progress) = (tx.len(), Progress::Done);
         if output::is_owing(tcb) {
             let way = match way {
                 Some(way) if way.leads_to_peer_of(tcb) => way,
-                _ => match find_way(tcb, at, &mut self.ip, &self.env, self.tx_checksum) {
+                _ => match find_way(tcb, Some(at), &mut self.ip, &self.env, self.tx_checksum) {
                     Ok(found) => way.insert(found),
                     Err(next_hop) => return self.cannot_send(at, next_hop),
                 },
@@ -90,8 +90,7 @@ impl Stack {
     }
 
     /// Nothing but a reset is sent while the neighbour is waited for.
-    #[cold]
-    fn send_reset(&mut self, at: u32, tx: &mut TxBurst) -> Progress {
+    fn send_reset(&mut self, at: u32, way: &mut Option<Way>, tx: &mut TxBurst) -> Progress {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         if !tcb.bits.has(Bits::RESET_OWED) {
             return self.settle(at);
@@ -100,7 +99,16 @@ impl Stack {
             return Progress::Full;
         }
         tcb.bits.clear(Bits::RESET_OWED);
-        self.reset(at, tx);
+        if output::knows_us(tcb) {
+            // A reset waits for nobody.
+            let way = match way {
+                Some(way) if way.leads_to_peer_of(tcb) => Some(way),
+                _ => find_way(tcb, None, &mut self.ip, &self.env, self.tx_checksum).ok().map(|found| way.insert(found)),
+            };
+            if let Some(way) = way {
+                output::reset(tcb, &mut self.env, &way.path, tx);
+            }
+        }
         self.end(at, Closed::Aborted);
         self.settle(at)
     }
@@ -149,15 +157,15 @@ fn settle(tcb: &mut Tcb, at: u32, wheel: &mut TimerWheel) -> bool {
     false
 }
 
-/// The way to a connection's neighbour, or why there is none now.
+/// The way to a connection's neighbour, or why there is none now: `waiter` is told when there is.
 #[inline(never)]
-fn find_way(tcb: &mut Tcb, at: u32, ip: &mut Ip, env: &Env, tx_checksum: bool) -> Result<Way, NextHop> {
+fn find_way(tcb: &mut Tcb, waiter: Option<u32>, ip: &mut Ip, env: &Env, tx_checksum: bool) -> Result<Way, NextHop> {
     let remote = tcb.key.remote;
     let path = |ip: &Ip, mac| Path::new(ip.ethernet(mac), tx_checksum);
     if let Some(mac) = ip.fresh(env.now, tcb.neighbour) {
         return Ok(Way { neighbour: tcb.neighbour, remote, path: path(ip, mac) });
     }
-    let next_hop = ip.next_hop(env.now, remote, &mut tcb.neighbour, Some(at));
+    let next_hop = ip.next_hop(env.now, remote, &mut tcb.neighbour, waiter);
     if is_answered(tcb, env) {
         ip.confirm(env.now, tcb.neighbour);
     }

@@ -203,18 +203,6 @@ pub fn refusal(seg: &Segment) -> Option<Header> {
     Some(Header { src_port: seg.dst_port, dst_port: seg.src_port, seq, ack, flags, ..Header::default() })
 }
 
-/// The reset of a connection that we give up (RFC 9293 §3.10.5): it carries an ACK, so that the peer can check it.
-pub fn abort(tcb: &Tcb) -> Header {
-    Header {
-        src_port: tcb.key.local_port,
-        dst_port: tcb.key.remote_port,
-        seq: tcb.snd_nxt,
-        ack: tcb.rcv_nxt,
-        flags: Flags::RST | Flags::ACK,
-        ..Header::default()
-    }
-}
-
 /// How a connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Closed {

@@ -454,6 +454,20 @@ fn send_control(tcb: &mut Tcb, env: &mut Env, seq: Seq, flags: Flags, path: &Pat
     Progress::Done
 }
 
+/// Whether the peer knows of a connection that we give up: if not, there is nothing to reset.
+#[inline]
+pub fn knows_us(tcb: &Tcb) -> bool {
+    !matches!(tcb.state(), State::SynSent | State::TimeWait | State::Closed)
+}
+
+/// The reset of a connection that we give up (RFC 9293 §3.10.5): it carries an ACK, so that the peer can check it, and timestamps
+/// like every segment (RFC 7323 §3.2). Should there be no frame, the peer finds out when it sends.
+pub fn reset(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) {
+    if send_control(tcb, env, tcb.snd_nxt, Flags::RST | Flags::ACK, path, tx) == Progress::Done {
+        env.metrics.count(Counter::ResetsSent);
+    }
+}
+
 /// An acknowledgment that tells what has come out of order, if anything has.
 #[cold]
 fn send_blocks(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
