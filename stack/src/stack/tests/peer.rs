@@ -141,6 +141,8 @@ pub(super) struct Peer {
     pub(super) wire: WireDriver,
     pub(super) now: Instant,
     pub(super) iss: Seq,
+    /// TSecr of the last segment.
+    pub(super) echo: Option<u32>,
     /// One past the last sequence number that we were sent.
     pub(super) seen: Seq,
     pub(super) header: Header,
@@ -171,6 +173,7 @@ impl Peer {
             wire,
             now: Instant::from_micros(1_000_000),
             iss: Seq(0),
+            echo: None,
             seen: Seq(0),
             header: Header::default(),
             window: 0,
@@ -201,6 +204,7 @@ impl Peer {
                     (self.iss, self.seen) = (seg.seq, seg.seq);
                     self.header.dst_port = seg.src_port;
                 }
+                self.echo = seg.timestamps.map(|timestamps| timestamps.echo);
                 let end = seg.seq.add(seg.len());
                 if !seg.flags.rst() {
                     self.seen = self.seen.max(end);

@@ -316,6 +316,15 @@ fn an_old_timestamp_is_acknowledged_and_dropped_but_a_reset_counts() {
 }
 
 #[test]
+fn a_reset_of_ours_carries_timestamps_if_they_were_agreed() {
+    for (mut peer, echo) in [(stamped(), Some(500)), (established(), None)] {
+        assert_eq!(peer.call(|cx, conn| cx.abort(conn)).1, [answer(RST_ACK, 1, NXT)]);
+        assert_eq!(peer.echo, echo);
+        peer.assert_all_is_back();
+    }
+}
+
+#[test]
 fn the_timestamp_of_a_segment_beyond_the_last_ack_is_not_echoed() {
     let mut peer = stamped();
     let recent = |peer: &Peer| peer.host.stack.conns.iter().next().unwrap().1.ts_recent;
