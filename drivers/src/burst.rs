@@ -53,7 +53,7 @@ impl TxBurst {
     /// Sends a packet of `len` bytes in a free frame of `pool`, and gives its bytes to be written; `None` without a frame.
     /// Panics when the burst is full, or the frame too short: ask [`room`](Self::room) first.
     #[inline(always)]
-    pub fn push_new(&mut self, pool: &FramePool, len: usize) -> Option<&mut [u8]> {
+    pub fn push_new<'a>(&'a mut self, pool: &'a FramePool, len: usize) -> Option<&'a mut [u8]> {
         pool.post_new(len, &mut self.descs)
     }
 
@@ -65,7 +65,7 @@ impl TxBurst {
         Ok(())
     }
 
-    /// For drivers: takes the oldest frames out, as many as `take` accepts; the rest stay.
+    /// For drivers: takes the `count` oldest frames out; the rest stay. Panics if there are fewer.
     #[inline]
     pub fn drain_front(&mut self, count: usize) -> impl Iterator<Item = Desc> + '_ {
         self.descs.drain(..count)

@@ -160,7 +160,7 @@ impl Deref for Frame {
     type Target = [u8];
     #[inline(always)]
     fn deref(&self) -> &[u8] {
-        // SAFETY: head + len lies inside the frame (prepend, append and received check it); the CPU alone owns it, through
+        // SAFETY: head + len lies inside the frame (prepend, append, received and adopt check it); the CPU alone owns it, through
         // this value. Bytes never written by anyone are zero from the region's allocation.
         unsafe { core::slice::from_raw_parts(self.start(), self.len as usize) }
     }
@@ -354,6 +354,8 @@ const DEVICE: u8 = 2;
 const FILL: u8 = 4;
 const TRANSIT: u8 = 8;
 const HELD_BY_DEVICE: u8 = CPU | DEVICE;
+/// No pool has it yet.
+const UNCLAIMED: u8 = 16;
 
 #[cfg(test)]
 mod tests;

@@ -75,7 +75,10 @@ impl<T: Send> Poster<T> {
     pub fn take_burst(&mut self, max: usize) -> TakeBurst<'_, T> {
         let filled = self.shared.filled.0.load(Ordering::Acquire);
         let count = max.min(filled.wrapping_sub(self.taken) as usize) as u32;
-        TakeBurst { slots: self.slots, taken: self.taken, end: self.taken.wrapping_add(count), poster: self }
+        let (taken, end) = (self.taken, self.taken.wrapping_add(count));
+        // What a forgotten burst has not given out is lost, and nothing is given out twice.
+        self.taken = end;
+        TakeBurst { slots: self.slots, taken, end, poster: self }
     }
 
     /// Leaves. Of the two sides, exactly the one that leaves last gets what is still on the ring.
@@ -110,7 +113,9 @@ impl<T: Send> Filler<T> {
     /// beside; says how many. The poster sees them after [`publish`](Self::publish).
     #[inline(always)]
     pub fn fill_burst<U>(&mut self, beside: &[U], mut fill: impl FnMut(&mut T, &U) -> bool) -> usize {
-        self.look();
+        if (self.posted_seen.wrapping_sub(self.filled) as usize) < beside.len() {
+            self.look();
+        }
         let count = beside.len().min(self.posted_seen.wrapping_sub(self.filled) as usize);
         let mut filled = 0;
         for run in self.slots.runs(self.filled, count) {

@@ -24,10 +24,10 @@ pub struct FramePool {
 }
 
 impl FramePool {
-    /// A pool of the frames in `share`, which no other pool may have. Panics if they are not all free.
+    /// A pool of the frames in `share`. Panics if another pool has or had one of them: what is sent or posted may outlive a pool.
     pub fn new(region: Arc<Region>, share: Range<u32>) -> FramePool {
         assert!(share.end <= region.frames(), "the share lies inside the region");
-        assert_eq!(region.census(share.clone()).free as usize, share.len(), "the share is free");
+        region.claim(share.clone());
         let inner = NonNull::from(Box::leak(Box::new(Inner::new(region, share))));
         FramePool { inner }
     }
@@ -71,8 +71,10 @@ impl FramePool {
         frame.leave(TRANSIT)
     }
 
-    /// Takes in a frame that another core parted with. Panics if it is of another region.
+    /// Takes in a frame that another core parted with. Panics if the region has no such frame on its way.
     pub fn adopt(&self, desc: Desc) -> Frame {
+        let end = desc.head as usize + desc.len as usize;
+        assert!(end <= self.inner().frames.len(), "the frame is of this region");
         self.region().hand_over(desc.index, TRANSIT, CPU);
         self.frame(desc.index, desc.head, desc.len)
     }
@@ -94,10 +96,10 @@ impl FramePool {
 
     /// For bursts: a free frame, to be sent with `len` bytes, that are to be written as long as nobody looks at the burst.
     #[inline(always)]
-    pub(crate) fn post_new<'a>(&self, len: usize, burst: &'a mut ArrayVec<Desc, BURST>) -> Option<&'a mut [u8]> {
+    pub(crate) fn post_new<'a>(&'a self, len: usize, burst: &'a mut ArrayVec<Desc, BURST>) -> Option<&'a mut [u8]> {
         // First, while what the caller has just read of the burst cannot have changed.
         if burst.is_full() {
-            no_room(1, 0);
+            burst_full();
         }
         let inner = self.inner();
         let room = inner.frames.len() - HEADROOM;
@@ -109,7 +111,7 @@ impl FramePool {
         // SAFETY: it is not full.
         unsafe { burst.push_unchecked(Desc { index, head: HEADROOM as u16, len: len as u16 }) };
         // SAFETY: the bytes are inside the frame, which was free; its one Desc is in the burst, which is borrowed exclusively
-        // as long as the bytes are.
+        // as long as the bytes are, and the pool, which keeps the region, is borrowed as long.
         Some(unsafe { core::slice::from_raw_parts_mut(inner.frames.at(index).add(HEADROOM), len) })
     }
 
@@ -157,18 +159,12 @@ impl FramePool {
     #[inline]
     pub(crate) fn received(&self, index: u32, head: u16, len: u16) -> Frame {
         assert!(head as usize + len as usize <= self.inner().frames.len(), "the device stays inside its frame");
-        self.filled(Desc { index, head, len })
-    }
-
-    /// For drivers: a frame that was posted to receive into comes back with a packet.
-    #[cfg(feature = "xdp")]
-    #[inline]
-    fn filled(&self, desc: Desc) -> Frame {
-        self.inner().filled(&desc);
-        self.frame(desc.index, desc.head, desc.len)
+        self.inner().filled(&Desc { index, head, len });
+        self.frame(index, head, len)
     }
 
     /// For drivers: frames that were posted to receive into come back from a ring with packets, as many as `rx` has room for.
+    /// Where in its frame a packet is, [`Region::write`] said, or what does the same.
     #[inline(always)]
     pub(crate) fn filled_burst(&self, ring: &mut Poster<Desc>, rx: &mut RxBurst) {
         let inner = self.inner();
@@ -315,7 +311,7 @@ pub(super) struct Inner {
     pub(super) frames: Frames,
     share_start: u32,
     share_len: u32,
-    /// A stack: the frame freed last is used first, while it is in the cache. There is room for each frame of the region.
+    /// A stack: the frame freed last is used first, while it is in the cache. There is room for each frame of the share.
     free: Box<[Cell<u32>]>,
     free_len: Cell<usize>,
     /// Handles and frames that point here.
@@ -328,18 +324,15 @@ pub(super) struct Inner {
 
 impl Inner {
     fn new(region: Arc<Region>, share: Range<u32>) -> Inner {
-        let room = region.frames() as usize;
-        let list = |frames: &mut dyn Iterator<Item = u32>| {
-            frames.chain(core::iter::repeat(0)).take(room).map(Cell::new).collect::<Box<[_]>>()
-        };
+        let guests = region.frames() as usize - share.len();
         Inner {
             frames: region.frames,
             share_start: share.start,
             share_len: share.len() as u32,
-            free: list(&mut share.clone().rev()),
+            free: share.clone().rev().map(Cell::new).collect(),
             free_len: Cell::new(share.len()),
             refs: Cell::new(1),
-            away: list(&mut core::iter::empty()),
+            away: (0..guests).map(|_| Cell::new(0)).collect(),
             away_len: Cell::new(0),
             region,
         }
@@ -376,7 +369,7 @@ impl Inner {
             return self.push_away(index);
         }
         let len = self.free_len.get();
-        // SAFETY: a frame is on the list once at most, so it is never longer than there are frames, and has room for each.
+        // SAFETY: a frame of the share is on the list once at most, so it is never longer than the share, and has room for that.
         unsafe { self.free.get_unchecked(len).set(index) };
         self.free_len.set(len + 1);
     }
@@ -427,6 +420,12 @@ impl Inner {
             drop(unsafe { Box::from_raw(inner.as_ptr()) });
         }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn burst_full() -> ! {
+    panic!("the burst is full: ask room() first")
 }
 
 #[cold]

@@ -8,7 +8,7 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use super::{DEVICE, Desc, FILL, FREE, HEADROOM, TRANSIT, wrong_owner};
+use super::{DEVICE, Desc, FILL, FREE, HEADROOM, TRANSIT, UNCLAIMED, wrong_owner};
 
 /// The size of each frame of a region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,7 +30,8 @@ impl FrameSize {
 pub struct Region {
     pub(super) frames: Frames,
     size: FrameSize,
-    owners: Box<[AtomicU8]>,
+    /// A leaked box: a byte for each frame.
+    owners: NonNull<[AtomicU8]>,
     memory: Memory,
 }
 
@@ -79,9 +80,8 @@ impl Region {
     }
 
     fn over(base: NonNull<u8>, frames: u32, size: FrameSize, memory: Memory) -> Arc<Region> {
-        let owners: Box<[AtomicU8]> = (0..frames).map(|_| AtomicU8::new(FREE)).collect();
-        let first = NonNull::from(&*owners).cast();
-        let frames = Frames { base, frame_len: size.bytes(), owners: first, count: frames };
+        let owners = NonNull::from(Box::leak((0..frames).map(|_| AtomicU8::new(UNCLAIMED)).collect::<Box<[_]>>()));
+        let frames = Frames { base, frame_len: size.bytes(), owners: owners.cast(), count: frames };
         Arc::new(Region { frames, size, owners, memory })
     }
 
@@ -103,9 +103,9 @@ impl Region {
     /// Who owns how many of `frames`. For checks: it reads every owner byte.
     pub fn census(&self, frames: Range<u32>) -> Census {
         let mut census = Census::default();
-        for owner in &self.owners[frames.start as usize..frames.end as usize] {
+        for owner in &self.owners()[frames.start as usize..frames.end as usize] {
             match owner.load(Ordering::Acquire) {
-                FREE => census.free += 1,
+                FREE | UNCLAIMED => census.free += 1,
                 FILL => census.receiving += 1,
                 TRANSIT => census.moving += 1,
                 o if o & DEVICE != 0 => census.sending += 1,
@@ -130,7 +130,7 @@ impl Region {
         if HEADROOM + packet.len() > self.frames.len() {
             return false;
         }
-        debug_assert_eq!(self.owners[desc.index as usize].load(Ordering::Relaxed), FILL, "the frame is posted");
+        debug_assert_eq!(self.owners()[desc.index as usize].load(Ordering::Relaxed), FILL, "the frame is posted");
         (desc.head, desc.len) = (HEADROOM as u16, packet.len() as u16);
         // SAFETY: the frame is on a fill ring of this region, its only Desc is borrowed exclusively here, and the packet fits.
         unsafe {
@@ -144,16 +144,34 @@ impl Region {
         self.hand_over(desc.index, FILL, FREE);
     }
 
-    /// Changes a frame's owner; panics if it is not `from`, or if there is no such frame.
+    /// Gives frames to the one pool that ever has them. Panics if another has or had one of them.
+    pub(super) fn claim(&self, share: Range<u32>) {
+        for owner in &self.owners()[share.start as usize..share.end as usize] {
+            let claimed = owner.compare_exchange(UNCLAIMED, FREE, Ordering::Relaxed, Ordering::Relaxed);
+            assert!(claimed.is_ok(), "the share is no other pool's");
+        }
+    }
+
+    /// Changes a frame's owner; panics if it is not `from`, or if there is no such frame. Of two threads with descriptors of the same
+    /// number, one of which must be another region's, one panics.
     pub(super) fn hand_over(&self, index: u32, from: u8, to: u8) {
         assert!(index < self.frames(), "the frame is of this region");
-        // SAFETY: there is such a frame.
-        unsafe { self.frames.hand_over(index, from, to) }
+        let owner = &self.owners()[index as usize];
+        if let Err(found) = owner.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed) {
+            wrong_owner(index, found, from);
+        }
+    }
+
+    fn owners(&self) -> &[AtomicU8] {
+        // SAFETY: leaked in `over`, and freed by `drop` only.
+        unsafe { self.owners.as_ref() }
     }
 }
 
 impl Drop for Region {
     fn drop(&mut self) {
+        // SAFETY: leaked in `over`; nobody else has the region any more.
+        drop(unsafe { Box::from_raw(self.owners.as_ptr()) });
         match self.memory {
             // SAFETY: allocated in `new` with this layout; nobody else has the region any more.
             Memory::Allocated(layout) => unsafe { dealloc(self.base().as_ptr(), layout) },

@@ -196,3 +196,23 @@ proptest! {
         prop_assert_eq!(pool.free(), 8);
     }
 }
+
+#[test]
+#[should_panic(expected = "no other pool's")]
+fn a_share_is_one_pools_for_ever() {
+    let pool = FramePool::with_frames(8, FrameSize::Small);
+    let region = pool.region().clone();
+    drop(pool);
+    FramePool::new(region, 4..6);
+}
+
+#[test]
+#[should_panic(expected = "the frame is of this region")]
+fn a_descriptor_of_larger_frames_is_not_adopted() {
+    let (small, large) = (FramePool::with_frames(1, FrameSize::Small), FramePool::with_frames(1, FrameSize::Large));
+    let mut frame = large.alloc().expect("it is free");
+    frame.append(3_900);
+    // The frame of the same number is on its way, too.
+    let _parted = FramePool::part_with(small.alloc().expect("it is free"));
+    small.adopt(FramePool::part_with(frame));
+}

@@ -29,6 +29,18 @@ mod sequential {
         ]
     }
 
+    #[test]
+    fn a_burst_that_is_forgotten_gives_nothing_out_twice() {
+        let (mut poster, mut filler) = ring::<Box<u32>>(4);
+        poster.post_burst([Box::new(1), Box::new(2)]);
+        filler.fill_burst(&[(), ()], |_, ()| true);
+        filler.publish();
+        let mut burst = poster.take_burst(1);
+        assert_eq!(burst.next(), Some(Box::new(1)));
+        core::mem::forget(burst);
+        assert_eq!(poster.take_burst(2).collect::<Vec<_>>(), [Box::new(2)]);
+    }
+
     proptest! {
         #[test]
         fn values_make_their_round_in_order(len in 1..9u32, start: u32, steps in prop::collection::vec(step(), 0..200)) {
