@@ -119,7 +119,8 @@ impl Stack {
             half_open: SynRcvds::with_capacity(limits.syn_rcvd_max),
             waiting: TimeWaits::with_capacity(limits.time_wait_max, two_msl_ms),
             listeners: Listeners::with_capacity(LISTENERS_MAX),
-            ports: Ports::new([word(0), word(1), word(4), word(5)], port_min..=port_max),
+            // What IPv4 keys are folded with comes from the first two words: here it is not what the index has.
+            ports: Ports::new([word(2), word(3), word(4), word(5)], port_min..=port_max),
             isn: IsnSecret::new(&half(3), [word(4), word(5)]),
             cookies_in: None,
             wheel: TimerWheel::new(limits.conns_max, 0),

@@ -14,13 +14,6 @@ pub struct ListenerId {
     generation: u32,
 }
 
-impl ListenerId {
-    /// Its place in the table: what a half-open connection remembers of it. There are at most 65,536.
-    pub const fn place(self) -> u16 {
-        self.index as u16
-    }
-}
-
 /// A port that accepts connections.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listener {
@@ -76,7 +69,7 @@ impl Listeners {
         Ok(ListenerId { index, generation })
     }
 
-    /// The listener for a segment to this address and port, and its place.
+    /// The listener for a segment to this address and port, and its place in the table: what a half-open connection remembers of it.
     #[inline]
     pub fn find(&self, local: Address, port: u16) -> Option<(u16, &Listener)> {
         let family = if local.is_v4() { Scope::V4 } else { Scope::V6 };

@@ -17,7 +17,7 @@ pub struct SynRcvd {
     pub ts_recent: u32,
     /// The largest segment that the peer takes, in bytes (RFC 9293 §3.7.1).
     pub peer_mss: u16,
-    /// The place of its listener in the table, [`ListenerId::place`](super::listeners::ListenerId::place).
+    /// The place of its listener in the table, as [`Listeners::find`](super::listeners::Listeners::find) says.
     pub listener: u16,
     /// Options that the SYN offered.
     pub offered: Offered,

@@ -208,12 +208,6 @@ impl Ip {
         self.local.mac
     }
 
-    /// The link's MTU in bytes.
-    #[inline]
-    pub fn mtu(&self) -> u16 {
-        self.local.mtu
-    }
-
     /// The header of a frame from us to `dst`, on our VLAN.
     #[inline]
     pub fn ethernet(&self, dst: Mac) -> Ethernet {

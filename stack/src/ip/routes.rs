@@ -66,9 +66,8 @@ impl OwnRange {
     /// Whether `address` is one of them.
     #[inline]
     pub fn contains(&self, address: Address) -> bool {
-        let ((high, low), (first_high, first_low)) = (address.words(), self.first.words());
-        let (low, first_low) = (u64::from_be(low), u64::from_be(first_low));
-        high == first_high && low >> 32 == first_low >> 32 && (low as u32).wrapping_sub(first_low as u32) < self.count
+        let [address, first] = [address, self.first].map(|address| u128::from_be_bytes(address.octets()));
+        address >> 32 == first >> 32 && (address as u32).wrapping_sub(first as u32) < self.count
     }
 
     /// Whether `group` is that of the solicited nodes of one of them.

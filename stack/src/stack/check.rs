@@ -27,7 +27,7 @@ pub struct Left {
 }
 
 impl Stack {
-    /// What is left of connections: nothing, once all are closed and TIME-WAIT is over.
+    /// What is left of connections: nothing, once all are closed, TIME-WAIT is over and the wheel's last entries have come up.
     pub fn left(&self) -> Left {
         let of_connections: usize = self
             .conns

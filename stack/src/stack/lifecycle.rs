@@ -49,7 +49,7 @@ impl Stack {
             return Err(ConnectError::ShuttingDown);
         }
         let to = Address::from(remote.ip());
-        if remote.port() == 0 || !to.is_valid_source() || self.ip.is_ours(to) {
+        if remote.port() == 0 || !to.is_valid_source() || to.is_unspecified() || self.ip.is_ours(to) {
             return Err(ConnectError::BadAddress);
         }
         let from = match local.map(Address::from) {
@@ -130,8 +130,7 @@ impl Stack {
         self.mark(conn.index());
     }
 
-    /// The connection is over: the flow is free for another, the queues are empty. The record stays until the application
-    /// has heard of it.
+    /// The connection is over, and what it received is gone. Record and flow stay until the application has heard of it.
     pub(super) fn end(&mut self, at: u32, how: Closed) {
         let Some(tcb) = self.conns.at_mut(at) else { return };
         if tcb.state() != State::Closed {
@@ -165,9 +164,15 @@ impl Stack {
     /// Lets time pass: deadlines of connections, half-open ones, TIME-WAIT, neighbours.
     pub(super) fn expire(&mut self, tx: &mut TxBurst) {
         let now_ms = self.env.now_ms;
-        for _ in 0..DEADLINES_PER_TURN {
+        let mut looked_at = 0;
+        for _ in 0..ENTRIES_PER_TURN {
+            if looked_at == DEADLINES_PER_TURN {
+                break;
+            }
             let Some(at) = self.wheel.pop_expired(now_ms) else { break };
+            // Many an entry is of a connection that has ended.
             let Some(tcb) = self.conns.at_mut(at) else { continue };
+            looked_at += 1;
             tcb.bits.clear(Bits::WHEEL_ARMED);
             let expired = timers::expired(tcb, &mut self.env);
             if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
@@ -416,5 +421,6 @@ impl Stack {
 
 /// Deadlines that fall together are spread over turns, lest what arrives meanwhile find its queue full.
 const DEADLINES_PER_TURN: usize = 1_024;
+const ENTRIES_PER_TURN: usize = 8 * DEADLINES_PER_TURN;
 const TIME_WAITS_PER_TURN: usize = 512;
 const TIME_WAITS_AT_ONCE: usize = 16;

@@ -173,7 +173,7 @@ fn find_way(tcb: &mut Tcb, waiter: Option<u32>, ip: &mut Ip, env: &Env, tx_check
     match ip.fresh(env.now, tcb.neighbour) {
         Some(mac) => Ok(Way { neighbour: tcb.neighbour, remote, path: path(ip, mac) }),
         // The next connection may have proof that the neighbour is there: it is to be asked.
-        None => Ok(Way { neighbour: NeighbourId::NOBODY, remote: Address::UNSPECIFIED_V6, path: path(ip, mac) }),
+        None => Ok(Way { neighbour: NeighbourId::NOBODY, remote: Address::UNSPECIFIED_V4, path: path(ip, mac) }),
     }
 }
 

@@ -1,8 +1,9 @@
 //! What happens when time passes: retransmission (RFC 6298 §5), zero-window probes (RFC 9293 §3.8.6.1), delayed
 //! acknowledgment, keep-alive (§3.8.4), FIN-WAIT-2 and the application's own timer.
 //!
-//! The deadlines are in the record; the wheel has one entry per connection, armed for the earliest of them. A deadline that
-//! moves later leaves the wheel alone: when the entry comes up, the record is looked at, and the entry goes back to sleep.
+//! The deadlines are in the record; the wheel has one entry per connection, armed for the earliest of them, or sooner. A
+//! deadline that moves later leaves the wheel alone: when the entry comes up, the record is looked at, and the entry goes back to
+//! sleep.
 
 use crate::metrics::Counter;
 use crate::tcp::chain::NIL;

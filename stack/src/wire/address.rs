@@ -108,7 +108,7 @@ impl Address {
         self.is_v4() && u32::from_ne_bytes(self.as_v4()) == u32::MAX
     }
 
-    /// Whether a host may send from this address: not multicast, broadcast, loopback or `0.0.0.0/8`
+    /// Whether a host may send from this address: not multicast, reserved, broadcast, loopback or `0.0.0.0/8`
     /// (RFC 1122 §3.2.1.3, RFC 4291 §2.5.2, §2.7). `::` is such a source: neighbour discovery uses it.
     #[inline]
     pub const fn is_valid_source(&self) -> bool {

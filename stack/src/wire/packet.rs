@@ -252,11 +252,11 @@ pub fn emit_headers(
 
 /// Whether the packets of this source are IPv4 on an untagged link, where everything has its place.
 #[inline(always)]
-pub const fn is_usual(link: &Ethernet, src: &Address) -> bool {
+const fn is_usual(link: &Ethernet, src: &Address) -> bool {
     link.vlan.is_none() && src.is_v4()
 }
 
-/// [`emit_headers`] where that [is usual](is_usual); `link` is the Ethernet header as it is written.
+/// [`emit_headers`] over IPv4 on an untagged link; `link` is the Ethernet header as it is written.
 #[inline(always)]
 pub fn emit_usual_headers(
     out: &mut [u8],

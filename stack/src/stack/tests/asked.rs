@@ -137,6 +137,10 @@ fn nobody_can_be_connected_to_at_an_address_of_many_or_of_none() {
         let refused = Cx { stack: &mut peer.host.stack }.connect(to.parse().unwrap());
         assert!(matches!(refused, Err(ConnectError::BadAddress | ConnectError::NoRoute)), "{to}: {refused:?}");
     }
+    // Nor if our address is named.
+    let refused =
+        Cx { stack: &mut peer.host.stack }.connect_from("fd00::2".parse().unwrap(), "[::]:80".parse().unwrap());
+    assert_eq!(refused, Err(ConnectError::BadAddress));
     assert_eq!((peer.turn(), peer.host.stack.connections()), (vec![], 0));
 }
 
