@@ -17,7 +17,7 @@ use handfast::wire::checksum::{self, Demand, Sum};
 use handfast::wire::ethernet::{ETHERTYPE_IPV4, Ethernet};
 use handfast::wire::packet::{self, Ip};
 use handfast::wire::tcp::{Flags, Header, Options, Segment, Seq, Timestamps};
-use handfast::wire::usual::Usual;
+use handfast::wire::usual;
 use handfast_drivers::burst::{BURST, RxBurst, TxBurst};
 use handfast_drivers::driver::Driver;
 use handfast_drivers::frame::{FramePool, FrameSize};
@@ -124,13 +124,12 @@ fn parse(payload_len: usize) -> Work {
     let header =
         Header { src_port: 40_000, dst_port: 80, flags: Flags::ACK, window: 1_000, options, ..Header::default() };
     let frame = packet_to_server(1, &header, &payload);
+    let dst_mac = Mac(*frame.first_chunk().expect("it has a header")).word();
     let mut segment = Segment::default();
     Box::new(move |n| {
         for _ in 0..n {
-            let usual = Usual::new(black_box(&frame)).expect("it is usual");
-            black_box(usual.ends());
-            assert!(usual.read(Demand::new(true), &mut segment).is_some());
-            black_box(&segment);
+            let ends = usual::read(black_box(&frame), dst_mac, Demand::new(true), &mut segment);
+            black_box((ends.expect("it is usual"), &segment));
         }
     })
 }

@@ -10,6 +10,19 @@ pub const BURST: usize = 64;
 /// Frames that a driver received; ours.
 pub type RxBurst = ArrayVec<Frame, BURST>;
 
+/// Empties a burst: each frame is handed on with a place for it. Panics if the places are fewer; if `to` does, the frames that it was
+/// not given yet are lost.
+#[inline(always)]
+pub fn deal<T>(rx: &mut RxBurst, places: &mut [T], mut to: impl FnMut(Frame, &mut T)) {
+    let places = &mut places[..rx.len()];
+    // SAFETY: nothing is fewer; what was there is moved out below.
+    unsafe { rx.set_len(0) };
+    for (nth, place) in places.iter_mut().enumerate() {
+        // SAFETY: so many were there, and each is read once.
+        to(unsafe { rx.as_ptr().add(nth).read() }, place);
+    }
+}
+
 /// Frames to be sent, in order. What is in here belongs to the device already.
 #[derive(Default, Debug)]
 pub struct TxBurst {

@@ -12,6 +12,20 @@ pub fn prefetch<T: ?Sized>(value: &T) {
     let _ = value;
 }
 
+/// Prefetches the cache line where the value at `nth` begins; if there is none, the hint is lost.
+#[inline(always)]
+pub fn prefetch_nth<T>(values: &[T], nth: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as above; the address need not be that of a value.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
+            values.as_ptr().wrapping_add(nth).cast(),
+        )
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, nth);
+}
+
 /// Prefetches every cache line of `value`.
 #[inline(always)]
 pub fn prefetch_all<T>(value: &T) {

@@ -3,7 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use handfast_drivers::prefetch::prefetch;
+use handfast_drivers::prefetch::prefetch_nth;
 use handfast_drivers::simd::matching_bytes;
 
 /// Who owns a flow: a record of one of the life stages' tables, by its index there.
@@ -39,7 +39,7 @@ impl Flows {
     /// Asks the processor to fetch the bucket of this hash: the first step of a burst's search.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        prefetch(&self.buckets[self.home(hash)]);
+        prefetch_nth(&self.buckets, self.home(hash));
     }
 
     /// The likely owner of this hash, unverified: its record is what to prefetch before [`find`](Flows::find) compares keys.

@@ -38,7 +38,6 @@ use crate::wire::ethernet::{ETHERTYPE_ARP, Ethernet};
 use crate::wire::icmp6;
 use crate::wire::ndp::{self, Ndp};
 use crate::wire::packet::{self, Kind, Link, Net};
-use crate::wire::usual::Ends;
 
 /// How an interface is set up.
 #[derive(Clone, Debug)]
@@ -155,10 +154,23 @@ impl Ip {
         }
     }
 
-    /// Whether a packet is for one of us alone and from someone else: [`admit`](Self::admit) says so, too, of TCP.
-    #[inline(always)]
-    pub fn is_for_us_alone(&self, ends: Ends) -> bool {
-        ends.dst_mac == self.local.mac_word && self.local.routes.is_to_us_v4(ends.src, ends.dst)
+    /// Our Ethernet address as in frames without a tag: [`Mac::word`], and on a VLAN what none begins with.
+    #[inline]
+    pub fn mac_word(&self) -> u64 {
+        self.local.mac_word
+    }
+
+    /// Of a packet that came to our Ethernet address, and goes to one host and not to a group: [`admit`](Self::admit).
+    ///
+    /// # Errors
+    /// The reason to drop it.
+    #[inline]
+    pub fn admit_between(&self, src: Address, dst: Address) -> Result<(), DropReason> {
+        let routes = &self.local.routes;
+        if routes.is_ours(src) {
+            return Err(DropReason::BadSource);
+        }
+        if routes.is_ours(dst) { Ok(()) } else { Err(DropReason::NotOurAddress) }
     }
 
     /// Whether a packet is for us and from someone else. Groups are admitted for neighbour discovery only.

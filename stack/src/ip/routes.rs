@@ -85,8 +85,6 @@ pub struct Routes {
     own: Vec<OwnAddress>,
     /// The first of them: often it is the only one.
     first: Option<Address>,
-    /// If it is the only one and IPv4, it as a number; else more than any.
-    only_v4: u64,
     has_more: bool,
     ranges: Vec<OwnRange>,
     /// Longest prefix first.
@@ -99,27 +97,13 @@ impl Routes {
         routes.extend(own.iter().map(|o| Route { network: o.address, prefix_len: o.prefix_len, gateway: None }));
         routes.sort_by_key(|route| core::cmp::Reverse(route.prefix_len));
         let (first, has_more) = (own.first().map(|own| own.address), own.len() > 1 || !ranges.is_empty());
-        let only = first.filter(|first| first.is_v4() && !has_more);
-        let only_v4 = only.map_or(u64::MAX, |only| u32::from_ne_bytes(only.as_v4()).into());
-        Routes { own, first, only_v4, has_more, ranges, routes }
+        Routes { own, first, has_more, ranges, routes }
     }
 
     /// Whether `address` is one of ours.
     #[inline(always)]
     pub fn is_ours(&self, address: Address) -> bool {
         self.first == Some(address) || self.has_more && self.is_listed(address)
-    }
-
-    /// Whether a packet from `src` to `dst` is for one of us, from someone else.
-    #[inline(always)]
-    pub fn is_to_us_v4(&self, src: [u8; 4], dst: [u8; 4]) -> bool {
-        let [from, to] = [src, dst].map(|address| u64::from(u32::from_ne_bytes(address)));
-        if to == self.only_v4 { from != self.only_v4 } else { self.is_to_one_of_us_v4(src, dst) }
-    }
-
-    #[inline(never)]
-    fn is_to_one_of_us_v4(&self, src: [u8; 4], dst: [u8; 4]) -> bool {
-        self.is_ours(Address::v4(dst)) && !self.is_ours(Address::v4(src))
     }
 
     #[inline(never)]

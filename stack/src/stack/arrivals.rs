@@ -35,7 +35,10 @@ impl Stack {
                 Some(Owner::Conn(at)) => self.conn_arrives(at, arrived, tx),
                 Some(Owner::SynRcvd(at)) => self.half_open_arrives(at, arrived, tx),
                 Some(Owner::TimeWait(at)) => self.time_wait_arrives(at, arrived, tx),
-                None => self.listen_arrives(arrived, None, tx),
+                None => match self.admits_flow(key) {
+                    Ok(()) => self.listen_arrives(arrived, None, tx),
+                    Err(reason) => self.env.metrics.dropped(reason),
+                },
             },
         }
     }

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use handfast_drivers::burst::{RxBurst, TxBurst};
+use handfast_drivers::burst::{self, RxBurst, TxBurst};
 use handfast_drivers::frame::{Frame, FramePool};
 
 use super::Stack;
@@ -13,7 +13,7 @@ use crate::wire::address::Address;
 use crate::wire::checksum::Demand;
 use crate::wire::packet::{self, Kind, Net};
 use crate::wire::tcp::Segment;
-use crate::wire::usual::{self, Ends, Usual};
+use crate::wire::usual::{self, Ends};
 
 /// A TCP segment between parse and TCP: what TCP asks about. What else the headers say is in the frame.
 #[derive(Default, Debug)]
@@ -55,18 +55,16 @@ impl Stack {
         let mut places = core::mem::take(&mut self.arrived);
         let (demanded, strays) = (Demand::new(!self.rx_checksum), self.strays.len());
         let (packets, mut bytes) = (rx.len(), 0);
-        for (frame, arrived) in rx.drain(..).zip(&mut places) {
+        burst::deal(rx, &mut places, |frame, arrived| {
             bytes += frame.len();
-            // The place is empty: there is nothing to be dropped.
-            core::mem::forget(arrived.frame.replace(frame));
-        }
-        for arrived in &mut places[..packets] {
-            if self.usual_arrived(demanded, arrived).is_none() {
-                self.unusual_arrived(arrived, tx);
+            match self.usual_arrived(&frame, demanded, arrived) {
+                // The place is empty: there is nothing to be dropped.
+                Some(()) => core::mem::forget(arrived.frame.replace(frame)),
+                None => self.unusual_arrived(frame, arrived, tx),
             }
-            if self.home.is_spread() {
-                self.hand_over(arrived);
-            }
+        });
+        if self.home.is_spread() {
+            places[..packets].iter_mut().for_each(|arrived| self.hand_over(arrived));
         }
         (self.arrived, self.arrived_len) = (places, packets);
         // What went to other cores is counted there.
@@ -76,15 +74,11 @@ impl Stack {
         self.env.metrics.add(Counter::BytesReceived, (bytes - away_bytes) as u64);
     }
 
-    /// Reads the usual packet; `None` if it is another.
+    /// Reads the usual packet; `None` if it is another. If its flow turns out to have a record, that record says who its ends are; if
+    /// not, [`admits_flow`](Self::admits_flow) does.
     #[inline(always)]
-    fn usual_arrived(&mut self, demanded: Demand, arrived: &mut Arrived) -> Option<()> {
-        let usual = Usual::new(arrived.frame.as_ref()?)?;
-        if !self.ip.is_for_us_alone(usual.ends()) {
-            return None;
-        }
-        usual.read(demanded, &mut arrived.seg)?;
-        let Ends { src, dst, ports, .. } = usual.ends();
+    fn usual_arrived(&mut self, frame: &Frame, demanded: Demand, arrived: &mut Arrived) -> Option<()> {
+        let Ends { src, dst, ports } = usual::read(frame, self.ip.mac_word(), demanded, &mut arrived.seg)?;
         arrived.hash = self.hasher.hash_v4(dst, src, ports);
         self.flows.prefetch(arrived.hash);
         let (local, remote) = (Address::v4(dst), Address::v4(src));
@@ -93,10 +87,24 @@ impl Stack {
         Some(())
     }
 
+    /// Whether a flow that has no record here may have one: whether it is between one of us and someone else.
+    ///
+    /// # Errors
+    /// The reason to drop its segment.
+    #[inline]
+    pub(super) fn admits_flow(&self, key: &FlowKey) -> Result<(), DropReason> {
+        if key.local_port == 0 || key.remote_port == 0 {
+            return Err(DropReason::TcpMalformed);
+        }
+        if !key.remote.is_valid_source() {
+            return Err(DropReason::BadSource);
+        }
+        self.ip.admit_between(key.remote, key.local)
+    }
+
     /// A packet that is not the usual one: if it is a TCP segment all the same, it stays.
     #[cold]
-    fn unusual_arrived(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) {
-        let Some(frame) = arrived.frame.take() else { return };
+    fn unusual_arrived(&mut self, frame: Frame, arrived: &mut Arrived, tx: &mut TxBurst) {
         let (mut net, seg) = (Net::default(), &mut arrived.seg);
         let read = packet::read(&frame, !self.rx_checksum, &mut net, seg);
         match read.and_then(|kind| self.ip.admit(kind, &net).map(|()| kind)) {
@@ -139,10 +147,15 @@ impl Stack {
         if home != self.core
             && let Some(frame) = arrived.frame.take()
         {
-            self.env.metrics.count(Counter::SteeredSegments);
-            match self.strays.is_full() {
-                true => self.env.metrics.dropped(DropReason::HandoverFull),
-                false => self.strays.push((home, FramePool::part_with(frame))),
+            match self.admits_flow(&arrived.key) {
+                Err(reason) => self.env.metrics.dropped(reason),
+                Ok(()) => {
+                    self.env.metrics.count(Counter::SteeredSegments);
+                    match self.strays.is_full() {
+                        true => self.env.metrics.dropped(DropReason::HandoverFull),
+                        false => self.strays.push((home, FramePool::part_with(frame))),
+                    }
+                }
             }
         }
     }

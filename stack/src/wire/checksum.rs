@@ -99,6 +99,17 @@ pub fn sum_array<const N: usize>(initial: Sum, bytes: &[u8; N]) -> Sum {
     Sum(sum + u64::from(carry))
 }
 
+/// The sum of what was read as whole words.
+#[inline(always)]
+pub fn sum_words<const N: usize>(words: [u64; N]) -> Sum {
+    let (mut sum, mut carry) = (0u64, false);
+    for word in words {
+        (sum, carry) = sum.carrying_add(word, carry);
+    }
+    // No overflow: a sum that has carried is not at the top.
+    Sum(sum + u64::from(carry))
+}
+
 /// Writes words in network order and adds them to `initial`: what was just written need not be read again.
 ///
 /// # Panics

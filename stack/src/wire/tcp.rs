@@ -32,8 +32,12 @@ pub fn read(bytes: &[u8], segment: &mut Segment) -> Result<(), DropReason> {
     let header_len = usize::from(fixed[12] >> 2 & 0x3c);
     let Some(options) = bytes.get(HEADER_LEN..header_len) else { return Err(DropReason::TcpMalformed) };
     let payload_len = u16::try_from(bytes.len() - header_len).map_err(|_| DropReason::TcpMalformed)?;
-    segment.take_fixed(fixed, None)?;
+    segment.take_bare(fixed);
+    segment.timestamps = None;
     (segment.header_len, segment.payload_len) = (header_len as u8, payload_len);
+    if segment.src_port == 0 || segment.dst_port == 0 {
+        return Err(DropReason::TcpMalformed);
+    }
     // RFC 7323 appendix A: nearly every segment of a connection carries exactly this, or nothing.
     match options.as_array::<TIMESTAMPS_LEN>() {
         Some(options) if u32::from_be_bytes(at(options, 0)) == TIMESTAMPS_ALONE => {
@@ -45,21 +49,40 @@ pub fn read(bytes: &[u8], segment: &mut Segment) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Whether these bytes are a header whose only option is timestamps, as RFC 7323 appendix A has them. So begins nearly every
-/// segment of a connection.
+/// Reads a header whose only option is timestamps, as RFC 7323 appendix A has them, of a segment without payload: so is nearly every
+/// one of those. `false` if it is another; whether its ports are ports is not asked.
 #[inline(always)]
-pub fn is_stamped(header: &[u8; STAMPED_LEN]) -> bool {
-    header[12] >> 4 == STAMPED_LEN as u8 / 4 && u32::from_be_bytes(at(header, HEADER_LEN)) == TIMESTAMPS_ALONE
+pub fn read_stamped(header: &[u8; STAMPED_LEN], segment: &mut Segment) -> bool {
+    if header[12] != data_offset(STAMPED_LEN) || u32::from_be_bytes(at(header, HEADER_LEN)) != TIMESTAMPS_ALONE {
+        return false;
+    }
+    segment.take_bare(header);
+    segment.timestamps = Some(Timestamps::from_octets(at(header, HEADER_LEN + 4)));
+    true
 }
 
-/// [`read`] of a segment that is nothing but such a header.
-///
-/// # Errors
-/// As [`parse`].
+/// Reads the header of a SYN as we send it, and most others do, as [`read_stamped`] reads others.
 #[inline(always)]
-pub fn read_stamped(header: &[u8; STAMPED_LEN], segment: &mut Segment) -> Result<(), DropReason> {
-    (segment.header_len, segment.payload_len) = (STAMPED_LEN as u8, 0);
-    segment.take_fixed(header, Some(Timestamps::from_octets(at(header, HEADER_LEN + 4))))
+pub fn read_usual_syn(header: &[u8; USUAL_SYN_LEN], segment: &mut Segment) -> bool {
+    let last = u32::from_be_bytes(at(header, USUAL_SYN_LEN - 4));
+    if header[12] != data_offset(USUAL_SYN_LEN)
+        || !Flags(header[13]).syn()
+        || u16::from_be_bytes(at(header, HEADER_LEN)) != u16::from_be_bytes([MSS, 4])
+        || u32::from_be_bytes(at(header, HEADER_LEN + 4)) != TIMESTAMPS_AND_SACK_PERMITTED
+        || last & !0xff != u32::from_be_bytes([NOP, WINDOW_SCALE, 3, 0])
+    {
+        return false;
+    }
+    segment.take_bare(header);
+    segment.timestamps = Some(Timestamps::from_octets(at(header, HEADER_LEN + 8)));
+    segment.mss = Some(u16::from_be_bytes(at(header, HEADER_LEN + 2)));
+    (segment.window_scale, segment.sack_permitted) = (Some((last as u8).min(MAX_WINDOW_SCALE)), true);
+    true
+}
+
+/// The byte in a header that says how long it is.
+const fn data_offset(len: usize) -> u8 {
+    (len << 2) as u8
 }
 
 /// Whether the checksum of `bytes`, header and payload, is right (RFC 9293 §3.1, MUST-3).
@@ -75,32 +98,35 @@ pub fn pseudo_header(src: &Address, dst: &Address, len: usize) -> Sum {
 }
 
 /// A TCP segment's header, in host order; its payload stays in the frame.
+///
+/// Its fields are in the order in which they are written together.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C)]
 pub struct Segment {
     /// SEG.SEQ.
     pub seq: Seq,
-    /// SEG.ACK; means something if the ACK flag is set.
-    pub ack: Seq,
-    /// The control bits.
-    pub flags: Flags,
-    /// SEG.WND as on the wire, not scaled.
-    pub window: u16,
     /// The receiver's port, never 0.
     pub dst_port: u16,
     /// The sender's port, never 0.
     pub src_port: u16,
+    /// SEG.ACK; means something if the ACK flag is set.
+    pub ack: Seq,
+    /// SEG.WND as on the wire, not scaled.
+    pub window: u16,
+    /// The control bits.
+    pub flags: Flags,
     /// The header's length in bytes, options included: 20 to 60.
     pub header_len: u8,
-    /// The payload's length in bytes.
-    pub payload_len: u16,
     /// RFC 7323 §3.
     pub timestamps: Option<Timestamps>,
+    /// The payload's length in bytes.
+    pub payload_len: u16,
     /// RFC 9293 §3.7.1, on SYN segments only. As the peer wrote it: may be 0.
     pub mss: Option<u16>,
-    /// RFC 7323 §2, on SYN segments only. At most 14.
-    pub window_scale: Option<u8>,
     /// RFC 2018 §2, on SYN segments only.
     pub sack_permitted: bool,
+    /// RFC 7323 §2, on SYN segments only. At most 14.
+    pub window_scale: Option<u8>,
     /// RFC 2018 §3.
     pub sack: SackBlocks,
 }
@@ -113,23 +139,17 @@ impl Segment {
         self.payload_len as u32 + self.flags.syn() as u32 + self.flags.fin() as u32
     }
 
-    /// Takes over what is in every header; of the options there are `timestamps`.
+    /// Takes over what is in every header; after it there is nothing, and there are no options but timestamps, which are the caller's.
+    /// In place, field by field: what is moved whole is written twice.
     #[inline(always)]
-    fn take_fixed<const LEN: usize>(
-        &mut self,
-        header: &[u8; LEN],
-        timestamps: Option<Timestamps>,
-    ) -> Result<(), DropReason> {
-        // In place, field by field: what is moved whole is written twice.
-        let ports = u32::from_be_bytes(at(header, 0));
-        (self.src_port, self.dst_port) = ((ports >> 16) as u16, ports as u16);
-        self.seq = Seq(u32::from_be_bytes(at(header, 4)));
-        self.ack = Seq(u32::from_be_bytes(at(header, 8)));
-        self.flags = Flags(header[13]);
-        self.window = u16::from_be_bytes(at(header, 14));
-        (self.timestamps, self.mss, self.window_scale, self.sack_permitted) = (timestamps, None, None, false);
-        self.sack.len = 0;
-        if ports >> 16 == 0 || ports as u16 == 0 { Err(DropReason::TcpMalformed) } else { Ok(()) }
+    fn take_bare<const LEN: usize>(&mut self, header: &[u8; LEN]) {
+        let [first, second] = [0, 8].map(|place| u64::from_be_bytes(at(header, place)));
+        self.seq = Seq(first as u32);
+        (self.dst_port, self.src_port) = ((first >> 32) as u16, (first >> 48) as u16);
+        self.ack = Seq((second >> 32) as u32);
+        (self.window, self.flags) = (second as u16, Flags((second >> 16) as u8));
+        (self.header_len, self.payload_len) = (LEN as u8, 0);
+        (self.mss, self.window_scale, self.sack_permitted, self.sack.len) = (None, None, false, 0);
     }
 
     /// An option of a length that is not its own is passed over. A length that cannot be (less than 2, or beyond the header)
@@ -137,18 +157,6 @@ impl Segment {
     #[inline(never)]
     fn read_options(&mut self, mut options: &[u8]) {
         let syn = self.flags.syn();
-        // The SYN that we send, and most others do.
-        if let Some(usual) = options.as_array::<USUAL_SYN_LEN>()
-            && syn
-            && u16::from_be_bytes(at(usual, 0)) == u16::from_be_bytes([MSS, 4])
-            && u32::from_be_bytes(at(usual, 4)) == TIMESTAMPS_AND_SACK_PERMITTED
-            && u32::from_be_bytes(at(usual, 16)) & !0xff == u32::from_be_bytes([NOP, WINDOW_SCALE, 3, 0])
-        {
-            self.mss = Some(u16::from_be_bytes(at(usual, 2)));
-            self.window_scale = Some(usual[19].min(MAX_WINDOW_SCALE));
-            (self.sack_permitted, self.timestamps) = (true, Some(Timestamps::from_octets(at(usual, 8))));
-            return;
-        }
         loop {
             options = match *options {
                 [] | [END, ..] => return,
@@ -338,17 +346,19 @@ impl Options {
 
 /// The timestamps option (RFC 7323 §3.2).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C)]
 pub struct Timestamps {
-    /// TSval: the sender's clock.
-    pub value: u32,
     /// TSecr: what the sender last heard; means something if the ACK flag is set.
     pub echo: u32,
+    /// TSval: the sender's clock.
+    pub value: u32,
 }
 
 impl Timestamps {
     #[inline]
-    const fn from_octets([v0, v1, v2, v3, e0, e1, e2, e3]: [u8; 8]) -> Timestamps {
-        Timestamps { value: u32::from_be_bytes([v0, v1, v2, v3]), echo: u32::from_be_bytes([e0, e1, e2, e3]) }
+    const fn from_octets(octets: [u8; 8]) -> Timestamps {
+        let both = u64::from_be_bytes(octets);
+        Timestamps { echo: both as u32, value: (both >> 32) as u32 }
     }
 }
 
@@ -513,8 +523,8 @@ pub const MAX_WINDOW_SCALE: u8 = 14;
 pub const TIMESTAMPS_LEN: usize = 12;
 /// A header with that option and no other, in bytes.
 pub const STAMPED_LEN: usize = HEADER_LEN + TIMESTAMPS_LEN;
-/// MSS, SACK permitted, timestamps, window scale.
-const USUAL_SYN_LEN: usize = 20;
+/// A header with MSS, SACK permitted, timestamps and window scale, in bytes.
+pub const USUAL_SYN_LEN: usize = HEADER_LEN + 20;
 /// What stands before the two timestamps.
 const TIMESTAMPS_ALONE: u32 = u32::from_be_bytes([NOP, NOP, TIMESTAMPS, 10]);
 const TIMESTAMPS_AND_SACK_PERMITTED: u32 = u32::from_be_bytes([SACK_PERMITTED, 2, TIMESTAMPS, 10]);

@@ -3,23 +3,13 @@
 //! What it does not know it leaves to [`packet::read`](super::packet::read), which says what else it is, or what is wrong with it.
 
 use super::checksum::{self, Demand, Sum};
-use super::ethernet::{self, ETHERTYPE_IPV4};
+use super::ethernet;
 use super::tcp::{self, Segment};
 use super::{at, ipv4};
-
-/// A packet that is usual as far as its first bytes say.
-#[derive(Clone, Copy, Debug)]
-pub struct Usual<'a> {
-    headers: &'a [u8; HEADERS_LEN],
-    /// TCP's header and payload.
-    bytes: &'a [u8],
-}
 
 /// Between whom a usual packet goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ends {
-    /// Whom the frame is for, as [`Mac::word`](super::address::Mac::word).
-    pub dst_mac: u64,
     /// The source address.
     pub src: [u8; 4],
     /// The destination address.
@@ -28,57 +18,96 @@ pub struct Ends {
     pub ports: u32,
 }
 
-impl<'a> Usual<'a> {
-    /// Looks at a frame.
-    #[inline(always)]
-    pub fn new(frame: &'a [u8]) -> Option<Usual<'a>> {
-        let headers = frame.first_chunk::<HEADERS_LEN>()?;
-        let ip_len = usize::from(u16::from_be_bytes(at(headers, IP + 2)));
-        let begins_as_usual = u64::from_ne_bytes(at(headers, IP)) & MASK == BEGINNING;
-        if u16::from_be_bytes(at(headers, 12)) != ETHERTYPE_IPV4
-            || headers[IP + 9] != tcp::PROTOCOL
-            || !begins_as_usual
-            || ip_len < ipv4::HEADER_LEN + tcp::HEADER_LEN
-        {
-            return None;
-        }
-        frame.get(L4_OFFSET..IP + ip_len).map(|bytes| Usual { headers, bytes })
+impl Ends {
+    /// Whether a host may send from this address and these ports are ports: where it does, its flow's record says so.
+    #[inline]
+    pub fn may_be(&self) -> bool {
+        ipv4::is_valid_source(self.src) && self.ports >> 16 != 0 && self.ports as u16 != 0
     }
+}
 
-    /// Between whom it goes.
-    #[inline(always)]
-    pub fn ends(&self) -> Ends {
-        Ends {
-            // The sender's address begins in the same eight bytes.
-            dst_mac: u64::from_le_bytes(at(self.headers, 0)) << 16,
-            src: at(self.headers, IP + 12),
-            dst: at(self.headers, IP + 16),
-            ports: u32::from_be_bytes(at(self.headers, L4_OFFSET)),
-        }
+/// Reads the TCP header of a usual frame to `dst_mac` ([`Mac::word`](super::address::Mac::word)) into `segment`; TCP's checksum is
+/// looked at as `demanded`. Whether its [`Ends`] may be, and whether it is for us, is for the caller to say: the record of a flow says
+/// that at once.
+///
+/// Where this returns `None`, what `segment` holds means nothing.
+#[inline(always)]
+pub fn read(frame: &[u8], dst_mac: u64, demanded: Demand, segment: &mut Segment) -> Option<Ends> {
+    match read_bare(frame, dst_mac, demanded, segment) {
+        None => read_any(frame, dst_mac, demanded, segment),
+        ends => ends,
     }
+}
 
-    /// Reads its TCP header into `segment`, if it is valid; TCP's checksum is looked at as `demanded`.
-    ///
-    /// Where this returns `None`, what `segment` holds means nothing.
-    #[inline(always)]
-    pub fn read(&self, demanded: Demand, segment: &mut Segment) -> Option<()> {
-        let ip: &[u8; ipv4::HEADER_LEN] = self.headers[IP..].first_chunk()?;
-        let is_valid = ipv4::is_valid_source(at(ip, 12)) && checksum::is_valid(checksum::sum_array(Sum::ZERO, ip));
-        let pseudo_header = checksum::pseudo_header_inside(ip);
-        // Nearly every segment without payload has timestamps and nothing else.
-        let read = match self.bytes.as_array() {
-            _ if !is_valid => return None,
-            Some(header) if tcp::is_stamped(header) => {
-                demanded.is_met(checksum::sum_array(pseudo_header, header)).then_some(())?;
-                tcp::read_stamped(header, segment)
-            }
-            _ => {
-                demanded.is_met(checksum::sum(pseudo_header, self.bytes)).then_some(())?;
-                tcp::read(self.bytes, segment)
-            }
-        };
-        read.ok()
+/// Nearly every segment without payload has timestamps and nothing else, or is a SYN with all that those have: of them it is known
+/// where everything is.
+#[inline(always)]
+fn read_bare(frame: &[u8], dst_mac: u64, demanded: Demand, segment: &mut Segment) -> Option<Ends> {
+    let headers = frame.first_chunk::<STAMPED_END>()?;
+    if !is_whole_tcp_to(dst_mac, headers) {
+        return None;
     }
+    let addresses = u64::from_ne_bytes(at(headers, IP + 12));
+    let [begins, ends] = [u64::from_ne_bytes(at(headers, IP)), u32::from_ne_bytes(at(headers, IP + 8)).into()];
+    if !checksum::is_valid(checksum::sum_words([begins, ends, addresses])) {
+        return None;
+    }
+    let is_valid = match u16::from_be_bytes(at(headers, IP + 2)) {
+        STAMPED_IP_LEN => {
+            let header = headers.last_chunk()?;
+            tcp::read_stamped(header, segment) && demanded.is_met(sum_of::<_, 6>(addresses, header))
+        }
+        USUAL_SYN_IP_LEN => {
+            let header = frame.get(L4_OFFSET..)?.first_chunk()?;
+            tcp::read_usual_syn(header, segment) && demanded.is_met(sum_of::<_, 7>(addresses, header))
+        }
+        _ => false,
+    };
+    let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses.to_ne_bytes();
+    let ports = u32::from_be_bytes(at(headers, L4_OFFSET));
+    is_valid.then_some(Ends { src: [s0, s1, s2, s3], dst: [d0, d1, d2, d3], ports })
+}
+
+/// What is usual otherwise: mostly, it carries something.
+#[inline(never)]
+fn read_any(frame: &[u8], dst_mac: u64, demanded: Demand, segment: &mut Segment) -> Option<Ends> {
+    let headers = frame.first_chunk::<HEADERS_LEN>()?;
+    let ip_len = usize::from(u16::from_be_bytes(at(headers, IP + 2)));
+    if ip_len < ipv4::HEADER_LEN + tcp::HEADER_LEN {
+        return None;
+    }
+    let bytes = frame.get(L4_OFFSET..IP + ip_len)?;
+    let ip: &[u8; ipv4::HEADER_LEN] = headers[IP..].first_chunk()?;
+    let is_valid = is_whole_tcp_to(dst_mac, headers) && checksum::is_valid(checksum::sum_array(Sum::ZERO, ip));
+    if !is_valid || !demanded.is_met(checksum::sum(checksum::pseudo_header_inside(ip), bytes)) {
+        return None;
+    }
+    tcp::read(bytes, segment).ok()?;
+    Some(Ends { src: at(ip, 12), dst: at(ip, 16), ports: u32::from_be_bytes(at(headers, L4_OFFSET)) })
+}
+
+/// Whether these are the first bytes of a frame to `dst_mac` with a whole TCP segment in IPv4 without options. Whether it may be cut
+/// to fragments does not matter, nor how far it may go.
+#[inline(always)]
+fn is_whole_tcp_to<const LEN: usize>(dst_mac: u64, headers: &[u8; LEN]) -> bool {
+    // The sender's address begins in the same eight bytes.
+    let to = u64::from_le_bytes(at(headers, 0)) << 16;
+    let [begins, goes_on] = [IP - 2, IP + 6].map(|place| u32::from_ne_bytes(at(headers, place)));
+    let differs = (begins & BEGINNING_MASK) ^ BEGINNING | (goes_on & WHOLE_TCP_MASK) ^ WHOLE_TCP;
+    (to ^ dst_mac) | u64::from(differs) == 0
+}
+
+/// The sum of a TCP header of a length that the compiler knows, with its pseudo header, which is two of the `WORDS`.
+#[inline(always)]
+fn sum_of<const LEN: usize, const WORDS: usize>(addresses: u64, header: &[u8; LEN]) -> Sum {
+    const { assert!(LEN + 16 == 8 * WORDS) };
+    let protocol_and_len = u64::from(u16::from(tcp::PROTOCOL).to_be()) + u64::from((LEN as u16).to_be());
+    let mut words = [0; WORDS];
+    (words[0], words[1]) = (protocol_and_len, addresses);
+    for (word, &octets) in words[2..].iter_mut().zip(header.as_chunks().0) {
+        *word = u64::from_ne_bytes(octets);
+    }
+    checksum::sum_words(words)
 }
 
 /// Where in a usual packet the IP header starts.
@@ -86,11 +115,17 @@ const IP: usize = ethernet::HEADER_LEN;
 /// Where in a usual packet the TCP header starts.
 pub const L4_OFFSET: usize = IP + ipv4::HEADER_LEN;
 const HEADERS_LEN: usize = L4_OFFSET + tcp::HEADER_LEN;
-/// The first eight bytes of an IP header without options, of a packet that is whole: its version and length, and no fragment's
-/// offset or flag. Whether it may be cut to fragments does not matter, nor what else is here.
-const BEGINNING: u64 = u64::from_ne_bytes([0x45, 0, 0, 0, 0, 0, 0, 0]);
-const MASK: u64 = u64::from_ne_bytes([0xff, 0, 0, 0, 0, 0, !DONT_FRAGMENT, 0xff]);
+const STAMPED_END: usize = L4_OFFSET + tcp::STAMPED_LEN;
+const STAMPED_IP_LEN: u16 = (ipv4::HEADER_LEN + tcp::STAMPED_LEN) as u16;
+const USUAL_SYN_IP_LEN: u16 = (ipv4::HEADER_LEN + tcp::USUAL_SYN_LEN) as u16;
+/// EtherType, version and length of the header, and the class, which does not matter.
+const BEGINNING: u32 = u32::from_ne_bytes([0x08, 0, 0x45, 0]);
+const BEGINNING_MASK: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
+/// No fragment's offset or flag, any time to live, TCP.
+const WHOLE_TCP: u32 = u32::from_ne_bytes([0, 0, 0, tcp::PROTOCOL]);
+const WHOLE_TCP_MASK: u32 = u32::from_ne_bytes([!DONT_FRAGMENT, 0xff, 0, 0xff]);
 const DONT_FRAGMENT: u8 = 0x40;
+const _: () = assert!(ethernet::ETHERTYPE_IPV4 == 0x0800);
 
 #[cfg(test)]
 mod tests;

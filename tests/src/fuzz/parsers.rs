@@ -1,6 +1,6 @@
 //! Every parser on raw bytes. What is read must be inside, and what is written of it must be read as the same again.
 
-use handfast::wire::address::Address;
+use handfast::wire::address::{Address, Mac};
 use handfast::wire::arp::Arp;
 use handfast::wire::checksum::{Demand, Sum};
 use handfast::wire::ethernet::Ethernet;
@@ -11,7 +11,7 @@ use handfast::wire::ipv6::Ipv6;
 use handfast::wire::ndp::Ndp;
 use handfast::wire::packet::{self, Kind, Net};
 use handfast::wire::tcp::{self, Header, Options, Segment};
-use handfast::wire::usual::{self, Usual};
+use handfast::wire::usual::{self, Ends};
 
 use super::frames::{self, Addresses};
 use super::{Seen, Source};
@@ -108,13 +108,11 @@ fn packet(bytes: &[u8]) {
     let (mut net, mut segment) = (Net::default(), Segment::default());
     let read = packet::read(bytes, true, &mut net, &mut segment);
     let mut usual_segment = Segment::default();
-    let usual = Usual::new(bytes).filter(|usual| usual.read(Demand::new(true), &mut usual_segment).is_some());
-    if let Some(ends) = usual.map(|usual| usual.ends()) {
+    let dst_mac = bytes.first_chunk().map_or(0, |octets| Mac(*octets).word());
+    let usual = usual::read(bytes, dst_mac, Demand::new(true), &mut usual_segment);
+    if let Some(ends) = usual.filter(Ends::may_be) {
         assert_eq!((read, segment), (Ok(Kind::Tcp), usual_segment), "the short way is no other way");
-        assert_eq!(
-            (Address::v4(ends.src), Address::v4(ends.dst), ends.dst_mac),
-            (net.src, net.dst, net.link.dst_mac.word())
-        );
+        assert_eq!((Address::v4(ends.src), Address::v4(ends.dst)), (net.src, net.dst));
         assert_eq!((usize::from(net.l4_offset), net.link.vlan), (usual::L4_OFFSET, None));
     }
     let Ok(kind) = read else { return };
