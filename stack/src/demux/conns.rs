@@ -3,7 +3,7 @@
 use core::fmt;
 use core::num::NonZeroU32;
 
-use super::slab::Slab;
+use super::slab::{Slab, Vacant};
 
 /// Names one connection of one worker. One that is no longer open is an error, never another connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +64,12 @@ impl<T> Conns<T> {
     pub fn insert(&mut self, conn: T) -> Option<(ConnId, &mut T)> {
         let (index, generation, conn) = self.slab.insert(conn)?;
         Some((made(index, generation), conn))
+    }
+
+    /// Takes a place for a connection that is made where it is to lie; `None` if the table is full.
+    #[inline(always)]
+    pub fn take_place(&mut self) -> Option<(u32, Vacant<'_, T>)> {
+        self.slab.take_place().map(|(index, _, place)| (index, place))
     }
 
     /// The connection of this handle, if it still is.

@@ -87,7 +87,7 @@ impl Flows {
     }
 
     /// Hands a flow over to its record in another life stage, in place. Whether `from` was there.
-    #[inline]
+    #[inline(always)]
     pub fn replace(&mut self, hash: u64, from: Owner, to: Owner) -> bool {
         let home = self.home(hash);
         let bucket = &mut self.buckets[home];

@@ -64,12 +64,18 @@ impl<R: Copy, const N: usize> Queues<R, N> {
     #[inline]
     pub(super) fn remove(&mut self, queue: usize, index: u32) -> Option<R> {
         let record = *self.get(index)?;
+        self.discard(queue, index);
+        Some(record)
+    }
+
+    /// Takes a record out that is there. `queue` is the one that it is in.
+    #[inline(always)]
+    pub(super) fn discard(&mut self, queue: usize, index: u32) {
         self.unlink(queue, index);
         let node = &mut self.nodes[index as usize];
         (node.prev, node.next) = (FREE, self.free);
         self.free = index;
         self.len -= 1;
-        Some(record)
     }
 
     /// Takes the record out that has waited longest in a queue.

@@ -11,20 +11,44 @@ use handfast_drivers::prefetch::prefetch_all;
 #[derive(Debug)]
 pub struct Slab<T> {
     records: Vec<Option<T>>,
-    /// Never 0; changes each time the record is removed.
-    generations: Vec<u32>,
-    /// Indices of removed records, the last one on top.
-    free: Vec<u32>,
+    places: Vec<Place>,
+    /// The record that was removed last, or [`NONE`]: the others follow it.
+    free: u32,
+    len: u32,
     capacity: u32,
+}
+
+/// A place that was taken and has no record yet.
+#[derive(Debug)]
+#[must_use = "the place stays taken"]
+pub struct Vacant<'a, T>(&'a mut Option<T>);
+
+impl<'a, T> Vacant<'a, T> {
+    /// Puts the record there.
+    #[inline(always)]
+    pub fn fill(self, record: T) -> &'a mut T {
+        self.0.get_or_insert(record)
+    }
+}
+
+/// What a slab knows of a record's place.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Never 0; changes each time the record is removed.
+    generation: u32,
+    /// In a vacant place, the one that became vacant before it.
+    next_free: u32,
 }
 
 impl<T> Slab<T> {
     /// An empty slab for up to `capacity` records.
     pub fn with_capacity(capacity: u32) -> Slab<T> {
+        assert!(capacity < NONE, "the last index is none");
         Slab {
             records: Vec::with_capacity(capacity as usize),
-            generations: Vec::with_capacity(capacity as usize),
-            free: Vec::with_capacity(capacity as usize),
+            places: Vec::with_capacity(capacity as usize),
+            free: NONE,
+            len: 0,
             capacity,
         }
     }
@@ -32,23 +56,32 @@ impl<T> Slab<T> {
     /// Stores a record: its index and generation, and the record where it lies; `None` if the slab is full.
     #[inline(always)]
     pub fn insert(&mut self, record: T) -> Option<(u32, u32, &mut T)> {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => self.grow()?,
-        };
-        Some((index, self.generations[index as usize], self.records[index as usize].insert(record)))
+        self.take_place().map(|(index, generation, place)| (index, generation, place.fill(record)))
     }
 
-    /// A place that no record was in yet.
+    /// Takes a place for a record that is made where it is to lie: its index and generation; `None` if the slab is full.
+    #[inline(always)]
+    pub fn take_place(&mut self) -> Option<(u32, u32, Vacant<'_, T>)> {
+        if self.free == NONE {
+            self.grow()?;
+        }
+        let index = self.free;
+        let Place { generation, next_free } = self.places[index as usize];
+        (self.free, self.len) = (next_free, self.len + 1);
+        Some((index, generation, Vacant(&mut self.records[index as usize])))
+    }
+
+    /// Adds a place that no record was in yet.
     #[cold]
-    fn grow(&mut self) -> Option<u32> {
+    fn grow(&mut self) -> Option<()> {
         let index = self.records.len() as u32;
         if index == self.capacity {
             return None;
         }
         self.records.push(None);
-        self.generations.push(FIRST_GENERATION);
-        Some(index)
+        self.places.push(Place { generation: FIRST_GENERATION, next_free: NONE });
+        self.free = index;
+        Some(())
     }
 
     /// The record at `index`.
@@ -78,7 +111,7 @@ impl<T> Slab<T> {
     /// The generation of the record at `index`, or the one that the next record there will have.
     #[inline]
     pub fn generation(&self, index: u32) -> Option<u32> {
-        self.generations.get(index as usize).copied()
+        self.places.get(index as usize).map(|place| place.generation)
     }
 
     /// Takes the record at `index` out, if there is one.
@@ -102,9 +135,10 @@ impl<T> Slab<T> {
 
     #[inline]
     fn freed(&mut self, index: u32) {
-        let generation = &mut self.generations[index as usize];
-        *generation = generation.checked_add(1).unwrap_or(FIRST_GENERATION);
-        self.free.push(index);
+        let place = &mut self.places[index as usize];
+        place.generation = place.generation.checked_add(1).unwrap_or(FIRST_GENERATION);
+        place.next_free = self.free;
+        (self.free, self.len) = (index, self.len - 1);
     }
 
     /// Asks the processor to fetch the record at `index`.
@@ -118,7 +152,7 @@ impl<T> Slab<T> {
     /// How many records there are.
     #[inline]
     pub fn len(&self) -> u32 {
-        (self.records.len() - self.free.len()) as u32
+        self.len
     }
 
     /// Whether there are none.
@@ -135,13 +169,14 @@ impl<T> Slab<T> {
 
     /// All records, each with its index and generation. Walks over every index that was ever used.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u32, &T)> {
-        let generations = self.generations.iter().copied();
+        let generations = self.places.iter().map(|place| place.generation);
         let full = |((index, generation), record)| Option::as_ref(record).map(|record| (index, generation, record));
         (0..).zip(generations).zip(&self.records).filter_map(full)
     }
 }
 
 const FIRST_GENERATION: u32 = 1;
+const NONE: u32 = u32::MAX;
 
 #[cfg(test)]
 mod tests;

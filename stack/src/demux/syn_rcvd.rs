@@ -114,14 +114,20 @@ impl SynRcvds {
     }
 
     /// Takes the half-open connection at `index` out, if there is one.
-    #[inline]
     pub fn remove(&mut self, index: u32) -> Option<SynRcvd> {
-        let retries = self.get(index)?.retries;
-        let record = self.queues.remove(queue_of(retries), index);
+        let record = *self.get(index)?;
+        self.discard(index);
+        Some(record)
+    }
+
+    /// Forgets the half-open connection at `index`, if there is one.
+    #[inline(always)]
+    pub fn discard(&mut self, index: u32) {
+        let Some(record) = self.queues.get(index) else { return };
+        self.queues.discard(queue_of(record.retries), index);
         if self.is_empty() {
             self.quiet_until = None;
         }
-        record
     }
 
     /// The index of a half-open connection whose SYN-ACK is due again at `now`, the most overdue of its number of retries.

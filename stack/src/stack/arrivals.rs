@@ -17,7 +17,8 @@ use crate::tcp::input::{self, Verdict};
 use crate::tcp::open::{self, HalfOpen};
 use crate::tcp::output::{self, Path};
 use crate::tcp::state::State;
-use crate::tcp::tcb::{Bits, Tcb};
+use crate::tcp::tcb::Bits;
+use crate::tcp::usual;
 use crate::trace::TraceKind;
 use crate::wire::packet::{self, Ip};
 use crate::wire::tcp::{Header, Options, Segment, Seq, Timestamps};
@@ -73,7 +74,37 @@ impl Stack {
     }
 
     /// A segment for a connection that has its `Tcb`.
+    #[inline(never)]
     fn conn_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
+        let Some(tcb) = self.conns.at_mut(at) else { return };
+        if tcb.state() == State::SynSent {
+            return self.opening_arrives(at, arrived, tx);
+        }
+        if !usual::ends(tcb, &arrived.seg, &mut self.env) {
+            return self.any_arrives(at, arrived, tx);
+        }
+        enqueue(tcb, at, &mut self.marked, &mut self.owing);
+        if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
+            self.note_received(at, &arrived.seg);
+        }
+    }
+
+    /// A segment for a connection in SYN-SENT.
+    #[inline(never)]
+    fn opening_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
+        let Some(tcb) = self.conns.at_mut(at) else { return };
+        if !usual::opens(tcb, &arrived.seg, &mut self.env) {
+            return self.any_arrives(at, arrived, tx);
+        }
+        enqueue(tcb, at, &mut self.marked, &mut self.owing);
+        if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
+            self.note_received(at, &arrived.seg);
+        }
+    }
+
+    /// Any segment for a connection.
+    #[inline(never)]
+    fn any_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
         let payload = arrived.payload_range();
         let Arrived { frame, seg, .. } = arrived;
         let Some(tcb) = self.conns.at_mut(at) else { return };
@@ -86,11 +117,16 @@ impl Stack {
         let verdict = input::segment_arrives(tcb, seg, frame, &mut self.env);
         enqueue(tcb, at, &mut self.marked, &mut self.owing);
         if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
-            self.note(at, TraceKind::Received, seg.flags, seg.seq, seg.ack, seg.payload_len);
+            self.note_received(at, seg);
         }
         if let Err(verdict) = verdict {
             self.not_taken(at, verdict, arrived, tx);
         }
+    }
+
+    #[cold]
+    fn note_received(&mut self, at: u32, seg: &Segment) {
+        self.note(at, TraceKind::Received, seg.flags, seg.seq, seg.ack, seg.payload_len);
     }
 
     #[cold]
@@ -120,19 +156,26 @@ impl Stack {
     /// A segment for a half-open passive connection.
     #[inline(never)]
     fn half_open_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
-        let Some(&record) = self.half_open.get(at) else { return };
-        if open::completes_at_sight(&record, &arrived.seg) {
-            return self.complete(at, &record, arrived, tx);
+        let Some(record) = self.half_open.get(at) else { return };
+        let is_usual = record.offered.is_all() && record.retries == 0 && arrived.seg.payload_len == 0;
+        if !(is_usual && open::completes_at_sight(record, &arrived.seg)) {
+            return self.half_open_answers(at, arrived, tx);
         }
-        self.half_open_answers(at, &record, arrived, tx);
+        if self.complete(at, arrived, true).is_none() {
+            self.cannot_complete(at, arrived, tx);
+        }
     }
 
     /// What is not simply the third segment of the handshake.
     #[inline(never)]
-    fn half_open_answers(&mut self, at: u32, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
-        let hash = arrived.hash;
+    fn half_open_answers(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
+        let Some(&record) = self.half_open.get(at) else { return };
+        let (record, hash) = (&record, arrived.hash);
         match open::syn_rcvd_arrives(record, &arrived.seg, &self.env.config) {
-            HalfOpen::Complete => self.complete(at, record, arrived, tx),
+            HalfOpen::Complete => match self.complete(at, arrived, false) {
+                Some(conn) => self.any_arrives(conn, arrived, tx),
+                None => self.cannot_complete(at, arrived, tx),
+            },
             HalfOpen::SynAckAgain => {
                 self.env.metrics.dropped(DropReason::Duplicate);
                 self.env.metrics.count(Counter::Retransmissions);
@@ -164,38 +207,44 @@ impl Stack {
         }
     }
 
-    /// The third segment of the handshake: the half-open record becomes a connection.
-    fn complete(&mut self, at: u32, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
-        let hash = arrived.hash;
-        let Some(listener) = self.listener(record) else {
-            // Nobody listens any more: what was begun is refused.
-            self.env.metrics.dropped(DropReason::NoConnection);
-            self.forget_half_open(at, hash);
-            return self.refuse(arrived, tx);
-        };
+    /// The half-open record becomes a connection, whose place this is; `None`, and nothing done, where it cannot. What is `usual` has
+    /// no text and comes in order, and all of it is taken here.
+    #[inline(always)]
+    fn complete(&mut self, at: u32, arrived: &Arrived, usual: bool) -> Option<u32> {
+        let (seg, hash) = (&arrived.seg, arrived.hash);
+        let mss = self.local_mss(&arrived.key);
+        let Stack { half_open, listeners, conns, isn, env, flows, .. } = self;
+        let record = half_open.get(at)?;
+        let listener = listeners.at_mut(record.listener, record.key.local, record.key.local_port)?;
+        let (conn, place) = conns.take_place()?;
+        let tcb = place.fill(open::passive(record, seg, mss, (hash, isn.timestamp_offset(hash)), env));
+        env.metrics.count(Counter::Established);
         // A listener that was closed and opened again does not know those before it.
-        let before = listener.half_open;
-        listener.half_open = before.saturating_sub(1);
-        let Some(conn) = self.open_passive(record, arrived) else {
-            // The half-open record stays: the peer's next segment, or our SYN-ACK again, tries once more.
-            if let Some(listener) = self.listener(record) {
-                listener.half_open = before;
+        listener.half_open = listener.half_open.saturating_sub(1);
+        half_open.discard(at);
+        flows.replace(hash, Owner::SynRcvd(at), Owner::Conn(conn));
+        if usual {
+            open::third_segment(tcb, seg, env);
+            enqueue(tcb, conn, &mut self.marked, &mut self.owing);
+            if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
+                self.note_received(conn, seg);
             }
-            return self.env.metrics.dropped(DropReason::ConnectionsFull);
-        };
-        self.half_open.remove(at);
-        self.flows.replace(hash, Owner::SynRcvd(at), Owner::Conn(conn));
-        self.conn_arrives(conn, arrived, tx);
+        }
+        Some(conn)
     }
 
-    /// The record of a connection whose handshake `arrived` completes; the index does not know of it yet.
-    #[inline]
-    fn open_passive(&mut self, record: &SynRcvd, arrived: &Arrived) -> Option<u32> {
-        let mss = record.peer_mss.min(self.local_mss(&record.key));
-        let (conn, tcb) = self.conns.insert(Tcb::new(record.key, record.iss, mss))?;
-        (tcb.hash, tcb.ts_offset) = (arrived.hash, self.isn.timestamp_offset(arrived.hash));
-        open::passive(tcb, record, &arrived.seg, &mut self.env);
-        Some(conn.index())
+    /// The handshake is complete, but there is nobody to connect to, or no room.
+    #[cold]
+    fn cannot_complete(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
+        let Some(&record) = self.half_open.get(at) else { return };
+        if self.listener(&record).is_some() {
+            // The half-open record stays: the peer's next segment, or our SYN-ACK again, tries once more.
+            return self.env.metrics.dropped(DropReason::ConnectionsFull);
+        }
+        // Nobody listens any more: what was begun is refused.
+        self.env.metrics.dropped(DropReason::NoConnection);
+        self.forget_half_open(at, arrived.hash);
+        self.refuse(arrived, tx);
     }
 
     pub(super) fn forget_half_open(&mut self, at: u32, hash: u64) {
@@ -344,9 +393,13 @@ impl Stack {
         if listener.is_none() || self.shutting_down {
             return self.env.metrics.dropped(DropReason::ListenRefused);
         }
-        let Some(conn) = self.open_passive(record, arrived) else {
+        let (mss, ts_offset) = (self.local_mss(&record.key), self.isn.timestamp_offset(arrived.hash));
+        let tcb = open::passive(record, &arrived.seg, mss, (arrived.hash, ts_offset), &self.env);
+        let Some((conn, _)) = self.conns.insert(tcb) else {
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         };
+        let conn = conn.index();
+        self.env.metrics.count(Counter::Established);
         if !self.flows.insert(arrived.hash, Owner::Conn(conn)) {
             self.conns.discard(conn);
             return self.env.metrics.dropped(DropReason::ConnectionsFull);

@@ -65,6 +65,7 @@ fn stop_waiting(tcb: &mut Tcb) {
 }
 
 /// The first window of a connection, from the segment that completed it.
+#[inline(always)]
 pub fn first_window(tcb: &mut Tcb, seg: &Segment) {
     let shift = if seg.flags.syn() { 0 } else { tcb.snd_shift };
     tcb.snd_wnd = u32::from(seg.window) << shift;

@@ -54,7 +54,7 @@ pub fn our_fin_is_acked(tcb: &mut Tcb, env: &Env) {
 }
 
 /// With nobody left to read, FIN-WAIT-2 does not wait for ever.
-fn arm_fin_wait_2(tcb: &mut Tcb, env: &Env) {
+pub(super) fn arm_fin_wait_2(tcb: &mut Tcb, env: &Env) {
     tcb.bits.set(Bits::IDLE_ARMED);
     tcb.idle_at_ms = env.now_ms.wrapping_add(env.fixed.fin_wait_2_timeout_ms);
 }
@@ -70,12 +70,7 @@ pub fn eighth_fin(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
     if (tcb.cold.is_some() || !due) && !counts_yet(tcb, seg, env) {
         return;
     }
-    tcb.rcv_nxt += 1;
-    if tcb.rcv_adv.before(tcb.rcv_nxt) {
-        tcb.rcv_adv = tcb.rcv_nxt; // a FIN takes no room
-    }
-    tcb.bits.set(Bits::ACK_NOW.and(Bits::PEER_FIN));
-    tcb.events.add(Events::PEER_CLOSED);
+    take_fin(tcb);
     match tcb.state() {
         State::Established => tcb.enter(State::CloseWait),
         // If our FIN were acknowledged, the fifth step would have moved us to FIN-WAIT-2.
@@ -92,6 +87,17 @@ pub fn eighth_fin(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
         | State::TimeWait
         | State::Closed => {}
     }
+}
+
+/// The peer's FIN counts now.
+#[inline(always)]
+pub(super) fn take_fin(tcb: &mut Tcb) {
+    tcb.rcv_nxt += 1;
+    if tcb.rcv_adv.before(tcb.rcv_nxt) {
+        tcb.rcv_adv = tcb.rcv_nxt; // a FIN takes no room
+    }
+    tcb.bits.set(Bits::ACK_NOW.and(Bits::PEER_FIN));
+    tcb.events.add(Events::PEER_CLOSED);
 }
 
 /// Whether everything before the peer's FIN has come, where anything was out of order.

@@ -7,7 +7,7 @@ use crate::metrics::Metrics;
 use crate::rate_limit::RateLimit;
 use crate::tcp::chain::Store;
 use crate::tcp::open;
-use crate::tcp::tcb::RCV_MSS_MIN;
+use crate::tcp::tcb::{Bits, RCV_MSS_MIN};
 use crate::time::Instant;
 
 /// Everything of the core that TCP needs beside the connection's own record.
@@ -46,6 +46,8 @@ pub struct Fixed {
     pub all_options: bool,
     /// The frames that may be kept hold the whole receive buffer, however small the peer's segments.
     pub frames_suffice: bool,
+    /// What every connection has from the start.
+    pub own_bits: Bits,
     /// When an active open is given up, in milliseconds.
     pub connect_give_up_ms: u32,
     /// When FIN-WAIT-2 is given up, in milliseconds.
@@ -59,6 +61,7 @@ impl Fixed {
             own_shift: open::own_shift(config),
             all_options: config.timestamps && config.sack && config.window_scaling,
             frames_suffice: u32::from(config.recv_frames_max) * u32::from(RCV_MSS_MIN) >= config.recv_buffer_bytes,
+            own_bits: if config.nagle { Bits::default() } else { Bits::NODELAY },
             connect_give_up_ms: config.connect_give_up.as_millis() as u32,
             fin_wait_2_timeout_ms: config.fin_wait_2_timeout.as_millis() as u32,
         }

@@ -12,7 +12,7 @@
 //! | §3.8.2 congestion, RFC 5681, RFC 6582, RFC 6675 | [`congestion`], [`ack`], [`sack`] |
 //! | RFC 8985 loss by time, tail loss probes | [`sack`], [`timers`] |
 //! | §3.8.6 window, reassembly, delayed acknowledgment | [`recv`] |
-//! | §3.10.7 SEGMENT ARRIVES, RFC 5961, RFC 7323 §5 | [`input`], [`ack`] |
+//! | §3.10.7 SEGMENT ARRIVES, RFC 5961, RFC 7323 §5 | [`usual`], [`input`], [`ack`] |
 
 pub mod ack;
 pub mod chain;
@@ -34,3 +34,4 @@ pub mod tcb;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod timers;
+pub mod usual;

@@ -6,13 +6,14 @@
 use handfast_drivers::frame::Frame;
 
 use crate::config::TcpConfig;
-use crate::demux::syn_rcvd::SynRcvd;
+use crate::demux::syn_rcvd::{Offered, SynRcvd};
 use crate::metrics::{Counter, DropReason};
 use crate::tcp::env::Env;
 use crate::tcp::input::{self, Verdict};
+use crate::tcp::rtt::Rtt;
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Events, Tcb};
-use crate::tcp::{ack, timers};
+use crate::tcp::{ack, close, timers};
 use crate::wire::tcp::{Flags, Header, Options, Segment, Timestamps};
 
 /// Begins an active open: a SYN is owed.
@@ -82,7 +83,7 @@ fn measure_syn(tcb: &mut Tcb, seg: &Segment, env: &Env) {
 
 /// How long ago the timestamp was sent that came back, in milliseconds; `None` if it is none of ours.
 #[inline]
-fn since_echo_ms(tcb: &Tcb, echo: u32, env: &Env) -> Option<u32> {
+pub(super) fn since_echo_ms(tcb: &Tcb, echo: u32, env: &Env) -> Option<u32> {
     let since_ms = tcb.ts_value(env.now_ms).wrapping_sub(echo);
     (since_ms <= ECHO_MS_MAX).then_some(since_ms)
 }
@@ -131,6 +132,23 @@ pub fn established(tcb: &mut Tcb, env: &mut Env) {
 fn on_established(tcb: &mut Tcb, env: &mut Env) {
     tcb.bits.clear(Bits::IDLE_ARMED.and(Bits::SYN_OWED));
     tcb.events.add(if tcb.bits.has(Bits::ACTIVE) { Events::CONNECTED } else { Events::ACCEPTED });
+    open_congestion(tcb);
+    tcb.heard_at_ms = env.now_ms;
+    timers::arm_keepalive(tcb, env);
+    env.metrics.count(Counter::Established);
+}
+
+/// What both ends agree to, of what the peer offered and we do as well.
+#[inline(always)]
+fn agreed(offered: Offered) -> Bits {
+    let bits = |agreed: bool, bits: Bits| Bits(u32::from(agreed) * bits.0);
+    let scaling = bits(offered.window_scale().is_some(), Bits::SCALING);
+    bits(offered.timestamps(), Bits::TIMESTAMPS).and(bits(offered.sack(), Bits::SACK)).and(scaling)
+}
+
+/// The first congestion window.
+#[inline(always)]
+fn open_congestion(tcb: &mut Tcb) {
     tcb.congestion.start(tcb.segment_max());
     tcb.congestion.recover = tcb.iss;
     // RFC 5681 §3.1: when a SYN was lost, the first window is one segment.
@@ -138,48 +156,55 @@ fn on_established(tcb: &mut Tcb, env: &mut Env) {
         tcb.congestion.cwnd = tcb.segment_max();
         tcb.rtt.handshake_was_slow();
     }
-    tcb.heard_at_ms = env.now_ms;
-    timers::arm_keepalive(tcb, env);
-    env.metrics.count(Counter::Established);
 }
 
-/// A half-open record becomes a connection: `seg` is the ACK that completed it, whose text and FIN are still to be taken.
-///
-/// `tcb` is [new](Tcb::new), with the key of `record`, its initial sequence number and the segment size of both ends.
-#[inline]
-pub fn passive(tcb: &mut Tcb, record: &SynRcvd, seg: &Segment, env: &mut Env) {
+/// The connection that a half-open record becomes: `seg` is the ACK that completed it, whose text, FIN and timestamp are still to be
+/// taken. `mss` is what our path carries, `hash` the flow's, beside the offset of its timestamps.
+#[inline(always)]
+pub fn passive(record: &SynRcvd, seg: &Segment, mss: u16, (hash, ts_offset): (u64, u32), env: &Env) -> Tcb {
+    let mut tcb = Tcb::new(record.key, record.iss, record.peer_mss.min(mss));
+    (tcb.hash, tcb.ts_offset) = (hash, ts_offset);
+    tcb.begin(State::Established);
+    tcb.bits = agreed(record.offered);
+    tcb.bits.set(env.fixed.own_bits);
     tcb.irs = record.irs;
     tcb.rcv_nxt = record.irs.add(1);
     tcb.rcv_adv = tcb.rcv_nxt.add(env.fixed.syn_window);
     tcb.last_ack_sent = tcb.rcv_nxt;
-    tcb.snd_nxt = record.iss.add(1);
-    tcb.snd_una = tcb.snd_nxt;
-    tcb.answered_at_ms = env.now_ms.wrapping_sub(input::ANSWERS_APART_MS);
-    if record.offered.timestamps() {
-        tcb.bits.set(Bits::TIMESTAMPS);
-        tcb.ts_recent = record.ts_recent;
-        tcb.ts_recent_at_ms = env.now_ms;
-        if let Some(timestamps) = seg.timestamps
-            && record.retries == 0
-            && let Some(rtt_ms) = since_echo_ms(tcb, timestamps.echo, env)
-        {
-            tcb.rtt.measured(rtt_ms * 1_000);
-        }
-    }
-    if record.offered.sack() {
-        tcb.bits.set(Bits::SACK);
-    }
+    tcb.snd_una = tcb.snd_end;
+    tcb.snd_nxt = tcb.snd_end;
+    (tcb.ts_recent, tcb.ts_recent_at_ms) = (record.ts_recent, env.now_ms);
     if let Some(shift) = record.offered.window_scale() {
-        tcb.bits.set(Bits::SCALING);
         (tcb.snd_shift, tcb.rcv_shift) = (shift, env.fixed.own_shift);
     }
-    if !env.config.nagle {
-        tcb.bits.set(Bits::NODELAY);
-    }
+    tcb.heard_at_ms = env.now_ms;
+    tcb.answered_at_ms = env.now_ms.wrapping_sub(input::ANSWERS_APART_MS);
     tcb.rtt.backoff = record.retries;
-    tcb.begin(State::Established);
-    on_established(tcb, env);
-    ack::first_window(tcb, seg);
+    if let Some(timestamps) = seg.timestamps
+        && tcb.bits.has(Bits::TIMESTAMPS)
+        && record.retries == 0
+        && let Some(rtt_ms) = since_echo_ms(&tcb, timestamps.echo, env)
+    {
+        tcb.rtt = Rtt::first(rtt_ms * 1_000);
+    }
+    tcb.events = Events::ACCEPTED;
+    open_congestion(&mut tcb);
+    timers::arm_keepalive(&mut tcb, env);
+    tcb.snd_wnd = u32::from(seg.window) << tcb.snd_shift;
+    tcb.snd_wnd_max = tcb.snd_wnd;
+    (tcb.snd_wl1, tcb.snd_wl2) = (seg.seq, seg.ack);
+    tcb
+}
+
+/// What [`passive`] left of the third segment, where it has no text and came in order.
+#[inline(always)]
+pub fn third_segment(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
+    if let Some(timestamps) = seg.timestamps {
+        tcb.ts_recent = timestamps.value;
+    }
+    if seg.flags.fin() {
+        close::eighth_fin(tcb, seg, env);
+    }
 }
 
 /// What both ends want of the options (RFC 7323 §1.3, §2.2, §3.2; RFC 2018 §2).
@@ -333,9 +358,11 @@ pub fn syn_rcvd_arrives(record: &SynRcvd, seg: &Segment, config: &TcpConfig) -> 
     }
 }
 
+/// Both ends offer all options.
+pub(super) const ALL_AGREED: Bits = Bits::TIMESTAMPS.and(Bits::SACK).and(Bits::SCALING);
 const ECHO_MS_MAX: u32 = 60_000;
 /// Never believe a peer that wants segments smaller than this: each costs a frame and a header.
-const MSS_MIN: u16 = 64;
+pub(super) const MSS_MIN: u16 = 64;
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,15 @@ pub struct Rtt {
 }
 
 impl Rtt {
+    /// After the first measurement (RFC 6298 §2.2), which is at least 1 µs and at most half an hour.
+    #[inline]
+    pub const fn first(rtt_us: u32) -> Rtt {
+        let rtt_us = if rtt_us == 0 { 1 } else { rtt_us };
+        Rtt { srtt_us: rtt_us, rttvar_us: rtt_us / 2, backoff: 0 }
+    }
+
     /// The SYN was lost: data begins with a timeout of 3 s (RFC 6298 §5.7), unless a round trip was measured.
+    #[inline]
     pub fn handshake_was_slow(&mut self) {
         self.backoff = 0;
         if self.srtt_us == 0 {

@@ -176,6 +176,7 @@ pub fn window_opened(tcb: &mut Tcb, env: &mut Env) {
 }
 
 /// Starts watching for a silent peer, if that is configured.
+#[inline(always)]
 pub fn arm_keepalive(tcb: &mut Tcb, env: &Env) {
     if let Some(idle) = env.config.keepalive_idle {
         tcb.bits.set(Bits::IDLE_ARMED);

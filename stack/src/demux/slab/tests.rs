@@ -19,7 +19,7 @@ fn a_stale_generation_finds_nothing() {
 fn a_generation_is_never_zero() {
     let mut slab = Slab::with_capacity(1);
     slab.insert('a');
-    slab.generations[0] = u32::MAX;
+    slab.places[0].generation = u32::MAX;
     slab.remove(0);
     assert_eq!(slab.insert('b'), Some((0, FIRST_GENERATION, &mut 'b')));
 }
@@ -33,7 +33,7 @@ fn the_memory_of_a_record_is_its_own_and_eight_bytes() {
     }
     assert_eq!(size_of::<Option<Record>>(), 256);
     let mut slab = Slab::with_capacity(3);
-    let reserved = (slab.records.capacity(), slab.generations.capacity(), slab.free.capacity());
+    let reserved = (slab.records.capacity(), slab.places.capacity());
     for _ in 0..3 {
         slab.insert(Record { _bytes: [0; 252], _state: core::cmp::Ordering::Less });
     }
@@ -41,7 +41,7 @@ fn the_memory_of_a_record_is_its_own_and_eight_bytes() {
     for index in 0..3 {
         slab.remove(index);
     }
-    assert_eq!((slab.records.capacity(), slab.generations.capacity(), slab.free.capacity()), reserved);
+    assert_eq!((slab.records.capacity(), slab.places.capacity()), reserved);
 }
 
 proptest! {

@@ -46,6 +46,7 @@ impl Congestion {
     }
 
     /// The initial window: ten segments (RFC 6928 §2).
+    #[inline]
     pub fn start(&mut self, mss: u32) {
         self.cwnd = (10 * mss).min((2 * mss).max(14_600));
     }
