@@ -44,7 +44,8 @@ pub struct Listeners {
     slab: Slab<Listener>,
     /// Sorted: the ends of one port lie together.
     ends: Vec<(End, u32)>,
-    /// For each port the place of its first end, plus one; 0 where nobody listens.
+    /// For each port the place of its first end, plus one; 0 where nobody listens; [`SOLE`] and the listener's index where one
+    /// listens everywhere, and no other.
     ports: Box<[u32; PORTS]>,
 }
 
@@ -72,13 +73,23 @@ impl Listeners {
     /// The listener for a segment to this address and port, and its place in the table: what a half-open connection remembers of it.
     #[inline]
     pub fn find(&self, local: Address, port: u16) -> Option<(u16, &Listener)> {
+        let place = match self.ports[usize::from(port)] {
+            sole if sole & SOLE != 0 => sole as u16,
+            first => self.find_among(first, local, port)?,
+        };
+        Some((place, self.slab.get(place.into())?))
+    }
+
+    /// Of the listeners on one port, whose first is this, the most exact that fits.
+    #[inline(never)]
+    fn find_among(&self, first: u32, local: Address, port: u16) -> Option<u16> {
+        let first = first.checked_sub(1)? as usize;
         let family = if local.is_v4() { Scope::V4 } else { Scope::V6 };
-        let first = self.ports[usize::from(port)].checked_sub(1)? as usize;
         // In the order of the scopes, so the first that fits is the most exact.
         let fits = |scope: Scope| scope == Scope::All || scope == family || scope == Scope::One(local);
         let of_port = self.ends[first..].iter().take_while(|((other, _), _)| *other == port);
         let (_, index) = *of_port.into_iter().find(|((_, scope), _)| fits(*scope))?;
-        Some((index as u16, self.slab.get(index)?))
+        Some(index as u16)
     }
 
     /// A listener, if it is still there.
@@ -116,8 +127,12 @@ impl Listeners {
 
     fn find_ports(&mut self) {
         self.ports.fill(0);
-        for (place, ((port, _), _)) in self.ends.iter().enumerate().rev() {
-            self.ports[usize::from(*port)] = place as u32 + 1;
+        for (place, ((port, scope), index)) in self.ends.iter().enumerate().rev() {
+            let entry = &mut self.ports[usize::from(*port)];
+            // The scope that is everywhere is a port's last, so nobody was seen on it before this one.
+            let is_alone =
+                *scope == Scope::All && !self.ends[..place].last().is_some_and(|((other, _), _)| other == port);
+            *entry = if is_alone { SOLE | *index } else { place as u32 + 1 };
         }
     }
 
@@ -138,6 +153,7 @@ impl Listeners {
 }
 
 const PORTS: usize = 1 << 16;
+const SOLE: u32 = 1 << 31;
 
 type End = (u16, Scope);
 

@@ -78,21 +78,20 @@ impl<R: Copy, const N: usize> Queues<R, N> {
         self.len -= 1;
     }
 
-    /// Takes the record out that has waited longest in a queue.
-    #[inline]
-    pub(super) fn pop_first(&mut self, queue: usize) -> Option<(u32, R)> {
+    /// Takes the record out that has waited longest in a queue, if there is one.
+    #[inline(always)]
+    pub(super) fn discard_first(&mut self, queue: usize) {
         let index = self.ends[queue].first;
-        let node = self.nodes.get_mut(index as usize)?;
-        let (record, next) = (node.record, node.next);
+        let Some(node) = self.nodes.get_mut(index as usize) else { return };
+        let next = node.next;
         (node.prev, node.next) = (FREE, self.free);
         self.free = index;
         self.len -= 1;
         self.ends[queue].first = next;
-        match next {
-            END => self.ends[queue].last = END,
-            next => self.nodes[next as usize].prev = END,
+        match self.nodes.get_mut(next as usize) {
+            Some(node) => node.prev = END,
+            None => self.ends[queue].last = END,
         }
-        Some((index, record))
     }
 
     /// Moves a record from the queue that it is in to the end of another, or of the same.

@@ -66,18 +66,19 @@ impl TimeWaits {
         self.queue.remove(0, index)
     }
 
-    /// Takes out one record whose time is over at `now`; `None` when there are no more.
+    /// A record whose time is over at `now`; `None` when there are no more.
     #[inline]
-    pub fn expire(&mut self, now: u32) -> Option<(u32, TimeWait)> {
-        let (_, record) = self.oldest()?;
-        if (now.wrapping_sub(record.expiry) as i32) < 0 {
-            return None;
-        }
-        let (index, record) = self.queue.pop_first(0)?;
+    pub fn over(&self, now: u32) -> Option<(u32, &TimeWait)> {
+        self.oldest().filter(|(_, record)| now.wrapping_sub(record.expiry) as i32 >= 0)
+    }
+
+    /// Takes out the record that expires next, if there is one.
+    #[inline]
+    pub fn discard_oldest(&mut self) {
+        self.queue.discard_first(0);
         if let Some((next, _)) = self.oldest() {
             self.queue.prefetch_next(next);
         }
-        Some((index, record))
     }
 
     /// The record that expires next: the one to give up when a new one needs its place.

@@ -8,7 +8,7 @@ use crate::app::Closed;
 use crate::demux::flow::FlowKey;
 use crate::demux::flows::Owner;
 use crate::demux::listeners::Listener;
-use crate::demux::syn_rcvd::{Offered, SynRcvd};
+use crate::demux::syn_rcvd::SynRcvd;
 use crate::demux::time_wait::TimeWait;
 use crate::metrics::{Counter, DropReason};
 use crate::tcp::close::{self, Waiting};
@@ -320,7 +320,7 @@ impl Stack {
         // Third: SYN. Its text, if any, is not kept: the peer sends it again.
         let iss = self.isn.generate(key, self.env.now);
         let iss = iss_min.map_or(iss, |min| iss.max(min));
-        let record = SynRcvd { listener: place, ..self.half_open_record(arrived, iss) };
+        let record = SynRcvd { listener: place, ..open::half_open(arrived.key, &arrived.seg, iss, &self.env) };
         let Some(at) = self.half_open.insert(self.env.now_ms, record) else {
             return self.env.metrics.dropped(DropReason::BacklogFull);
         };
@@ -335,28 +335,12 @@ impl Stack {
         self.syn_ack_in_place(&record, arrived, tx);
     }
 
-    /// What is to be kept of a SYN.
-    fn half_open_record(&self, arrived: &Arrived, iss: Seq) -> SynRcvd {
-        let Arrived { seg, key, .. } = arrived;
-        SynRcvd {
-            key: *key,
-            iss,
-            irs: seg.seq,
-            ts_recent: seg.timestamps.map_or(0, |timestamps| timestamps.value),
-            peer_mss: open::peer_mss(seg, key.remote.is_v4()),
-            listener: 0,
-            offered: self.offered(seg),
-            retries: 0,
-            due: 0,
-        }
-    }
-
     /// No more half-open connections may be kept: the SYN-ACK says what would have been (RFC 4987 §3.6).
     #[cold]
     fn send_cookie(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) {
         let epoch = cookie::epoch(self.env.now);
         self.cookies_in = Some(epoch);
-        let record = cookie::bake(&self.isn, &self.half_open_record(arrived, Seq(0)), epoch);
+        let record = cookie::bake(&self.isn, &open::half_open(arrived.key, &arrived.seg, Seq(0), &self.env), epoch);
         let (mss, stamp) = (self.local_mss(&record.key), cookie::stamp(self.ts_value(arrived.hash), record.offered));
         let header = open::syn_ack(&record, &self.env.config, mss, stamp);
         if self.answer(arrived, &header, tx) {
@@ -429,16 +413,6 @@ impl Stack {
     #[inline]
     fn listener(&mut self, record: &SynRcvd) -> Option<&mut Listener> {
         self.listeners.at_mut(record.listener, record.key.local, record.key.local_port)
-    }
-
-    /// The options of a SYN that we agree to.
-    fn offered(&self, seg: &Segment) -> Offered {
-        let config = &self.env.config;
-        Offered::new(
-            seg.window_scale.filter(|_| config.window_scaling),
-            config.timestamps && seg.timestamps.is_some(),
-            config.sack && seg.sack_permitted,
-        )
     }
 
     /// TSval of the flow with this hash.

@@ -10,6 +10,7 @@ use crate::app::{App, Closed, ConnId, ConnectError, Cx, ListenError};
 use crate::demux::flow::FlowKey;
 use crate::demux::flows::Owner;
 use crate::demux::listeners::{self, Listener};
+use crate::demux::ports::Walk;
 use crate::ip::{NeighbourId, NextHop};
 use crate::metrics::{Counter, DropReason};
 use crate::tcp::output::{self, Path, Progress};
@@ -63,20 +64,18 @@ impl Stack {
         }
         let mut key = FlowKey { local: from, remote: to, local_port: 0, remote_port: remote.port() };
         let hash = self.take_port(&mut key).ok_or(ConnectError::NoPort)?;
-        let (iss, ts_offset) = (self.isn.generate(&key, self.env.now), self.isn.timestamp_offset(hash));
-        let mss = self.local_mss(&key);
-        let (conn, tcb) = self.conns.insert(Tcb::new(key, iss, mss)).ok_or(ConnectError::TooManyConnections)?;
+        let (iss, mss) = (self.isn.generate(&key, self.env.now), self.local_mss(&key));
+        let ts_offset = self.isn.timestamp_offset(hash);
+        let tcb = open::active(key, iss, mss, (hash, ts_offset), &self.env);
+        let (conn, tcb) = self.conns.insert(tcb).ok_or(ConnectError::TooManyConnections)?;
         if !self.flows.insert(hash, Owner::Conn(conn.index())) {
             self.conns.discard(conn.index());
             return Err(ConnectError::TooManyConnections);
         }
-        (tcb.hash, tcb.ts_offset) = (hash, ts_offset);
-        tcb.bits.set(Bits::APP_KNOWS);
-        if !self.env.config.nagle {
-            tcb.bits.set(Bits::NODELAY);
-        }
-        open::active(tcb, &mut self.env);
-        enqueue(tcb, conn.index(), &mut self.marked, &mut self.owing);
+        self.env.metrics.count(Counter::ActiveOpens);
+        // It owes its SYN, and is in no queue yet.
+        tcb.bits.set(Bits::OWING);
+        self.owing.push_back(conn.index());
         Ok(conn)
     }
 
@@ -84,19 +83,34 @@ impl Stack {
     #[inline]
     fn take_port(&mut self, key: &mut FlowKey) -> Option<u64> {
         let mut walk = self.ports.towards(key);
-        let (port, hash) = loop {
-            key.local_port = self.ports.next(&mut walk)?;
-            let hash = self.hasher.hash(key);
-            let taken = self.flows.may_have(hash) && self.owner(key, hash).is_some();
-            if !taken && self.home.of(key) == self.core {
-                break (key.local_port, hash);
-            }
-        };
+        key.local_port = self.ports.next(&mut walk)?;
+        let mut hash = self.hasher.hash(key);
+        if !self.is_usable(key, hash) {
+            hash = self.walk_on(&mut walk, key)?;
+        }
         // Whoever opens one connection opens more: the place of the next one is on its way meanwhile.
-        key.local_port = self.ports.peek(&walk);
-        self.flows.prefetch(self.hasher.hash(key));
-        key.local_port = port;
+        let next = FlowKey { local_port: self.ports.peek(&walk), ..*key };
+        self.flows.prefetch(self.hasher.hash(&next));
         Some(hash)
+    }
+
+    /// Whether nobody has this flow, and its answers come to this core.
+    #[inline(always)]
+    fn is_usable(&self, key: &FlowKey, hash: u64) -> bool {
+        let taken = self.flows.may_have(hash) && self.owner(key, hash).is_some();
+        !taken && self.home.of(key) == self.core
+    }
+
+    /// The first port was of no use: others are tried.
+    #[cold]
+    fn walk_on(&mut self, walk: &mut Walk, key: &mut FlowKey) -> Option<u64> {
+        loop {
+            key.local_port = self.ports.next(walk)?;
+            let hash = self.hasher.hash(key);
+            if self.is_usable(key, hash) {
+                return Some(hash);
+            }
+        }
     }
 
     /// The MSS to announce and to send at most: what the path carries (RFC 9293 §3.7.1, RFC 6691).
@@ -199,11 +213,12 @@ impl Stack {
         for _ in 0..TIME_WAITS_PER_TURN / TIME_WAITS_AT_ONCE {
             let mut over = ArrayVec::<(u64, Owner), TIME_WAITS_AT_ONCE>::new();
             while !over.is_full()
-                && let Some((at, record)) = self.waiting.expire(self.env.now_ms)
+                && let Some((at, record)) = self.waiting.over(self.env.now_ms)
             {
                 let hash = self.hasher.hash(&record.key);
                 self.flows.prefetch(hash);
                 over.push((hash, Owner::TimeWait(at)));
+                self.waiting.discard_oldest();
             }
             for (hash, owner) in &over {
                 self.flows.remove(*hash, *owner);
@@ -383,18 +398,21 @@ impl Stack {
         }
         let Stack { conns, env, waiting, flows, .. } = self;
         let Some(tcb) = conns.at_mut(at) else { return Progress::Done };
-        recv::discard(tcb, env);
-        env.tx.clear(&mut tcb.tx);
+        if tcb.has_frames() {
+            recv::discard(tcb, env);
+            env.tx.clear(&mut tcb.tx);
+        }
         let hash = tcb.hash;
-        let waits = close::time_wait(tcb).and_then(|record| waiting.insert(env.now_ms, record));
-        // The wheel keeps its entry, for the next connection in this place, or finds nobody there.
-        conns.discard(at);
-        if let Some(waits) = waits {
+        if let Some(record) = close::time_wait(tcb)
+            && let Some(waits) = waiting.insert(env.now_ms, record)
+        {
             env.metrics.count(Counter::TimeWaits);
             flows.replace(hash, Owner::Conn(at), Owner::TimeWait(waits));
         } else {
             flows.remove(hash, Owner::Conn(at));
         }
+        // The wheel keeps its entry, for the next connection in this place, or finds nobody there.
+        conns.discard(at);
         Progress::Done
     }
 

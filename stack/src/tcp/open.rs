@@ -6,6 +6,7 @@
 use handfast_drivers::frame::Frame;
 
 use crate::config::TcpConfig;
+use crate::demux::flow::FlowKey;
 use crate::demux::syn_rcvd::{Offered, SynRcvd};
 use crate::metrics::{Counter, DropReason};
 use crate::tcp::env::Env;
@@ -14,17 +15,21 @@ use crate::tcp::rtt::Rtt;
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Events, Tcb};
 use crate::tcp::{ack, close, timers};
-use crate::wire::tcp::{Flags, Header, Options, Segment, Timestamps};
+use crate::wire::tcp::{Flags, Header, Options, Segment, Seq, Timestamps};
 
-/// Begins an active open: a SYN is owed.
-#[inline]
-pub fn active(tcb: &mut Tcb, env: &mut Env) {
+/// The connection that an active open begins, which owes its SYN. `mss` is what our path carries, `hash` the flow's, beside the
+/// offset of its timestamps.
+#[inline(always)]
+pub fn active(key: FlowKey, iss: Seq, mss: u16, (hash, ts_offset): (u64, u32), env: &Env) -> Tcb {
+    let mut tcb = Tcb::new(key, iss, mss);
+    (tcb.hash, tcb.ts_offset) = (hash, ts_offset);
     tcb.begin(State::SynSent);
-    tcb.bits.set(Bits::ACTIVE.and(Bits::SYN_OWED).and(Bits::IDLE_ARMED));
+    let owed = Bits::ACTIVE.and(Bits::SYN_OWED).and(Bits::IDLE_ARMED);
+    tcb.bits = env.fixed.own_bits.and(owed).and(Bits::APP_KNOWS);
     tcb.rcv_shift = env.fixed.own_shift;
     tcb.idle_at_ms = env.now_ms.wrapping_add(env.fixed.connect_give_up_ms);
     tcb.answered_at_ms = env.now_ms.wrapping_sub(input::ANSWERS_APART_MS);
-    env.metrics.count(Counter::ActiveOpens);
+    tcb
 }
 
 /// SEGMENT ARRIVES in SYN-SENT (RFC 9293 §3.10.7.3).
@@ -232,8 +237,50 @@ fn agree(tcb: &mut Tcb, seg: &Segment, env: &Env) {
 }
 
 /// The peer's MSS, as it says or by default; never so small that options leave no room for data.
+#[inline]
 pub fn peer_mss(seg: &Segment, is_v4: bool) -> u16 {
-    seg.mss.unwrap_or(if is_v4 { 536 } else { 1220 }).max(MSS_MIN)
+    seg.mss.unwrap_or_else(|| default_mss(is_v4)).max(MSS_MIN)
+}
+
+#[cold]
+fn default_mss(is_v4: bool) -> u16 {
+    if is_v4 { 536 } else { 1220 }
+}
+
+/// What is to be kept of a SYN; its listener is still to be named.
+#[inline(always)]
+pub fn half_open(key: FlowKey, seg: &Segment, iss: Seq, env: &Env) -> SynRcvd {
+    SynRcvd {
+        key,
+        iss,
+        irs: seg.seq,
+        ts_recent: seg.timestamps.map_or(0, |timestamps| timestamps.value),
+        peer_mss: peer_mss(seg, key.remote.is_v4()),
+        listener: 0,
+        offered: offered(seg, env),
+        retries: 0,
+        due: 0,
+    }
+}
+
+/// The options of a SYN that we agree to.
+#[inline(always)]
+fn offered(seg: &Segment, env: &Env) -> Offered {
+    match seg.window_scale {
+        Some(scale) if env.fixed.all_options && seg.sack_permitted && seg.timestamps.is_some() => {
+            Offered::new(Some(scale), true, true)
+        }
+        _ => some_offered(seg, &env.config),
+    }
+}
+
+#[cold]
+fn some_offered(seg: &Segment, config: &TcpConfig) -> Offered {
+    Offered::new(
+        seg.window_scale.filter(|_| config.window_scaling),
+        config.timestamps && seg.timestamps.is_some(),
+        config.sack && seg.sack_permitted,
+    )
 }
 
 /// The options of a SYN.

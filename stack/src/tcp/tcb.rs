@@ -220,6 +220,12 @@ impl Tcb {
         matches!(self.state, State::TimeWait | State::Closed)
     }
 
+    /// Frames are queued on it, or may be.
+    #[inline]
+    pub fn has_frames(&self) -> bool {
+        !self.rx.is_empty() || !self.tx.is_empty() || self.cold.is_some()
+    }
+
     /// SND.NXT − SND.UNA: bytes in flight, SYN and FIN counted.
     #[inline]
     pub fn flight(&self) -> u32 {
