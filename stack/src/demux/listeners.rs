@@ -131,7 +131,7 @@ impl Listeners {
             let entry = &mut self.ports[usize::from(*port)];
             // The scope that is everywhere is a port's last, so nobody was seen on it before this one.
             let is_alone =
-                *scope == Scope::All && !self.ends[..place].last().is_some_and(|((other, _), _)| other == port);
+                *scope == Scope::All && self.ends[..place].last().is_none_or(|((other, _), _)| other != port);
             *entry = if is_alone { SOLE | *index } else { place as u32 + 1 };
         }
     }
