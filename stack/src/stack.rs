@@ -347,13 +347,13 @@ fn enqueue(tcb: &mut Tcb, at: u32, marked: &mut Turns, owing: &mut Turns) {
     if tcb.bits.has(Bits::MARKED) {
         return;
     }
-    let silent = tcb.events.is_empty() && !tcb.is_over();
-    if silent && tcb.bits.has(Bits::OWING) {
-        return;
+    if !tcb.events.is_empty() || tcb.is_over() {
+        tcb.bits.set(Bits::MARKED);
+        marked.push_back(at);
+    } else if !tcb.bits.has(Bits::OWING) {
+        tcb.bits.set(Bits::OWING);
+        owing.push_back(at);
     }
-    let (queued, queue) = if silent { (Bits::OWING, owing) } else { (Bits::MARKED, marked) };
-    tcb.bits.set(queued);
-    queue.push_back(at);
 }
 
 impl core::fmt::Debug for Entropy {

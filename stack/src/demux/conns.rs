@@ -96,6 +96,13 @@ impl<T> Conns<T> {
         self.slab.get_mut(index)
     }
 
+    /// The connection at this place in the table, to change, and its handle.
+    #[inline(always)]
+    pub fn entry_mut(&mut self, index: u32) -> Option<(ConnId, &mut T)> {
+        let (generation, conn) = self.slab.entry_mut(index)?;
+        Some((ConnId::new(index, generation)?, conn))
+    }
+
     /// The handle of the connection at this place in the table.
     #[inline]
     pub fn id_at(&self, index: u32) -> Option<ConnId> {

@@ -96,6 +96,13 @@ impl<T> Slab<T> {
         self.records.get_mut(index as usize)?.as_mut()
     }
 
+    /// The record at `index`, to change, and its generation.
+    #[inline(always)]
+    pub fn entry_mut(&mut self, index: u32) -> Option<(u32, &mut T)> {
+        let generation = self.generation(index)?;
+        Some((generation, self.get_mut(index)?))
+    }
+
     /// The record at `index` if it is still the one that was given this generation.
     #[inline]
     pub fn get_checked(&self, index: u32, generation: u32) -> Option<&T> {

@@ -6,68 +6,82 @@ use alloc::vec;
 /// A queue of up to `capacity` indices, first in, first out. Memory is reserved at construction and touched as it is used.
 ///
 /// Whoever fills it sees to it that no index is in it twice, so that it never overflows: a bit in the record tells.
+///
+/// It lies in one piece: a stage takes all out as a rule, and then the next burst begins at the front again.
 #[derive(Debug)]
 pub struct Turns {
-    /// A power of two.
+    /// Twice the capacity, so that what waits is rarely moved to the front.
     slots: Box<[u32]>,
-    /// Both count on and wrap; their distance is the length.
-    first: u32,
-    end: u32,
+    first: usize,
+    end: usize,
 }
 
 impl Turns {
-    /// Room for `capacity` indices, at most 2³¹.
+    /// Room for `capacity` indices.
     pub fn with_capacity(capacity: u32) -> Turns {
-        Turns { slots: vec![0; capacity.next_power_of_two() as usize].into(), first: 0, end: 0 }
+        Turns { slots: vec![0; 2 * capacity.max(1) as usize].into(), first: 0, end: 0 }
     }
 
     /// Puts an index behind all others.
     #[inline]
     pub fn push_back(&mut self, index: u32) {
-        debug_assert!((self.len() as usize) < self.slots.len(), "an index is in the queue once");
-        let at = self.place(self.end);
-        self.slots[at] = index;
-        self.end = self.end.wrapping_add(1);
+        match self.slots.get_mut(self.end) {
+            Some(slot) => {
+                *slot = index;
+                self.end += 1;
+            }
+            None => self.push_after_moving(index),
+        }
     }
 
-    /// Puts an index before all others.
-    #[inline]
-    pub fn push_front(&mut self, index: u32) {
-        debug_assert!((self.len() as usize) < self.slots.len(), "an index is in the queue once");
-        self.first = self.first.wrapping_sub(1);
-        let at = self.place(self.first);
-        self.slots[at] = index;
+    /// What waits is at most half of all: so many can be pushed before this comes again.
+    #[cold]
+    fn push_after_moving(&mut self, index: u32) {
+        self.slots.copy_within(self.first..self.end, 0);
+        (self.first, self.end) = (0, self.end - self.first);
+        self.slots[self.end] = index;
+        self.end += 1;
     }
 
     /// Takes the index that has waited longest.
     #[inline]
     pub fn pop_front(&mut self) -> Option<u32> {
-        let index = self.get(0)?;
-        self.first = self.first.wrapping_add(1);
+        if self.is_empty() {
+            (self.first, self.end) = (0, 0);
+            return None;
+        }
+        let index = *self.slots.get(self.first)?;
+        self.first += 1;
         Some(index)
+    }
+
+    /// Puts an index before all others: the one that was taken last, as a rule, whose place is still free.
+    #[cold]
+    pub fn put_back(&mut self, index: u32) {
+        if self.first == 0 {
+            self.slots.copy_within(..self.end, 1);
+            (self.first, self.end) = (1, self.end + 1);
+        }
+        self.first -= 1;
+        self.slots[self.first] = index;
     }
 
     /// The index at place `at`, counted from the front.
     #[inline]
-    pub fn get(&self, at: u32) -> Option<u32> {
-        (at < self.len()).then(|| self.slots[self.place(self.first.wrapping_add(at))])
+    pub fn get(&self, at: usize) -> Option<u32> {
+        self.slots[self.first..self.end].get(at).copied()
     }
 
     /// How many wait.
     #[inline]
-    pub fn len(&self) -> u32 {
-        self.end.wrapping_sub(self.first)
+    pub fn len(&self) -> usize {
+        self.end - self.first
     }
 
     /// Whether none waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.first == self.end
-    }
-
-    #[inline]
-    fn place(&self, count: u32) -> usize {
-        count as usize & (self.slots.len() - 1)
     }
 }
 

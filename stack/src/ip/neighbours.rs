@@ -26,7 +26,7 @@ pub enum NextHop {
 }
 
 /// What a connection keeps of its next hop. A stale one finds nobody.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, Eq, Default, Debug)]
 pub struct NeighbourId {
     index: u32,
     /// Never 0 in the table.
@@ -36,6 +36,14 @@ pub struct NeighbourId {
 impl NeighbourId {
     /// Of no neighbour, and of no connection that has not yet looked for its neighbour either.
     pub const NOBODY: NeighbourId = NeighbourId { index: u32::MAX, generation: 0 };
+}
+
+impl PartialEq for NeighbourId {
+    #[inline(always)]
+    fn eq(&self, other: &NeighbourId) -> bool {
+        let word = |id: &NeighbourId| u64::from(id.generation) << 32 | u64::from(id.index);
+        word(self) == word(other)
+    }
 }
 
 /// How something about a neighbour came to be known.

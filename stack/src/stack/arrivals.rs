@@ -20,6 +20,7 @@ use crate::tcp::state::State;
 use crate::tcp::tcb::Bits;
 use crate::tcp::usual;
 use crate::trace::TraceKind;
+use crate::wire::address::Address;
 use crate::wire::packet::{self, Ip};
 use crate::wire::tcp::{Header, Options, Segment, Seq, Timestamps};
 
@@ -423,8 +424,8 @@ impl Stack {
 
     #[inline]
     fn syn_ack_in_place(&mut self, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
-        let Some(path) = arrived.frame.as_ref().map(|frame| self.path_back(frame)) else { return };
-        let Some(link) = path.usual(&record.key.local).filter(|_| record.offered.is_all()) else {
+        let Some(path) = arrived.frame.as_ref().map(|frame| self.path_back(frame, &record.key.remote)) else { return };
+        let Some(link) = path.usual().filter(|_| record.offered.is_all()) else {
             return self.any_syn_ack_in_place(record, arrived, tx);
         };
         // Where it is known which options there are, it is known where everything goes.
@@ -453,7 +454,9 @@ impl Stack {
     /// Sends a segment without payload back to where `arrived` came from. Whether it could.
     #[cold]
     fn answer(&mut self, arrived: &mut Arrived, header: &Header, tx: &mut TxBurst) -> bool {
-        let Some(path) = arrived.frame.as_ref().map(|frame| self.path_back(frame)) else { return false };
+        let Some(path) = arrived.frame.as_ref().map(|frame| self.path_back(frame, &arrived.key.remote)) else {
+            return false;
+        };
         self.answer_with(arrived, tx, |frame, ip| output::bare(frame, ip, header, &path))
     }
 
@@ -476,7 +479,7 @@ impl Stack {
 
     /// To whoever put this frame on the link.
     #[inline]
-    fn path_back(&self, frame: &Frame) -> Path {
-        Path::new(self.ip.ethernet(packet::src_mac(frame)), self.tx_checksum)
+    fn path_back(&self, frame: &Frame, peer: &Address) -> Path {
+        Path::new(self.ip.ethernet(packet::src_mac(frame)), peer, self.tx_checksum)
     }
 }

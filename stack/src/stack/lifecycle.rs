@@ -121,6 +121,15 @@ impl Stack {
 
     #[inline]
     pub(crate) fn close(&mut self, conn: ConnId) {
+        let Some(tcb) = self.conns.get_mut(conn) else { return };
+        if !close::close_at_sight(tcb) {
+            return self.close_any(conn);
+        }
+        enqueue(tcb, conn.index(), &mut self.marked, &mut self.owing);
+    }
+
+    #[cold]
+    fn close_any(&mut self, conn: ConnId) {
         let Stack { conns, env, marked, owing, .. } = self;
         let Some(tcb) = conns.get_mut(conn).filter(|tcb| !tcb.bits.has(Bits::REPORTED)) else { return };
         if tcb.state() == State::SynSent {
@@ -170,7 +179,7 @@ impl Stack {
             return;
         }
         if let NextHop::Ready(mac) = self.ip.next_hop(now, tcb.key.remote, &mut tcb.neighbour, None) {
-            let path = Path::new(self.ip.ethernet(mac), self.tx_checksum);
+            let path = Path::new(self.ip.ethernet(mac), &tcb.key.remote, self.tx_checksum);
             output::reset(tcb, &mut self.env, &path, tx);
         }
     }
@@ -243,7 +252,7 @@ impl Stack {
             }
             let mut neighbour = NeighbourId::default();
             if let NextHop::Ready(mac) = self.ip.next_hop(now, record.key.remote, &mut neighbour, None) {
-                let path = Path::new(self.ip.ethernet(mac), self.tx_checksum);
+                let path = Path::new(self.ip.ethernet(mac), &record.key.remote, self.tx_checksum);
                 let ts_value = self.ts_value(self.hasher.hash(&record.key));
                 let header = open::syn_ack(&record, &self.env.config, self.local_mss(&record.key), ts_value);
                 let ip = crate::wire::packet::Ip::new(record.key.local, record.key.remote);
@@ -284,21 +293,82 @@ impl Stack {
         }
     }
 
+    /// Calls the application about the events of a connection; what one call changes decides about the next. No call releases the
+    /// connection, which stays marked until they are over: so what they do to it needs no second look.
     #[inline]
     fn call_for<A: App>(&mut self, at: u32, app: &mut A) {
-        let Some(tcb) = self.conns.at_mut(at) else { return };
-        // It stays marked until its calls are over: it is not released before, and what they do to it needs no second look.
-        let events = tcb.events;
-        if (!events.is_empty() || tcb.is_over()) && !tcb.bits.has(Bits::REPORTED) {
-            self.report(at, events, app);
+        let Some((conn, mut tcb)) = self.conns.entry_mut(at) else { return };
+        let passive = tcb.events.has(Events::ACCEPTED);
+        if takes(tcb, Events::ACCEPTED.and(Events::CONNECTED)) {
+            tcb.bits.set(Bits::APP_KNOWS);
+            match passive {
+                true => app.on_accept(&mut Cx { stack: self }, conn),
+                false => app.on_connect(&mut Cx { stack: self }, conn),
+            }
+            let Some(again) = self.conns.at_mut(at) else { return };
+            tcb = again;
         }
-        let Some(tcb) = self.conns.at_mut(at) else { return };
+        if tcb.events.has(Events::DATA.and(Events::WRITABLE).and(Events::TIMER)) {
+            self.report_progress(at, conn, app);
+            let Some(again) = self.conns.at_mut(at) else { return };
+            tcb = again;
+        }
+        // The end of the stream comes after the data.
+        if tcb.events.has(Events::PEER_CLOSED) && tcb.rx.is_empty() && takes(tcb, Events::PEER_CLOSED) {
+            app.on_peer_close(&mut Cx { stack: self }, conn);
+            let Some(again) = self.conns.at_mut(at) else { return };
+            tcb = again;
+        }
+        if tcb.is_over() {
+            return self.report_end(conn, app);
+        }
+        tcb.bits.clear(Bits::MARKED);
+        if !tcb.bits.has(Bits::OWING) {
+            tcb.bits.set(Bits::OWING);
+            self.owing.push_back(at);
+        }
+    }
+
+    /// The calls between a connection's beginning and its end.
+    #[inline]
+    fn report_progress<A: App>(&mut self, at: u32, conn: ConnId, app: &mut A) {
+        if self.conns.at_mut(at).is_some_and(|tcb| takes(tcb, Events::DATA)) {
+            app.on_data(&mut Cx { stack: self }, conn);
+        }
+        if self.conns.at_mut(at).is_some_and(|tcb| takes(tcb, Events::WRITABLE)) {
+            app.on_writable(&mut Cx { stack: self }, conn);
+        }
+        if self.conns.at_mut(at).is_some_and(|tcb| takes(tcb, Events::TIMER)) {
+            app.on_timer(&mut Cx { stack: self }, conn);
+        }
+    }
+
+    /// Tells the application, once, that a connection is over and all its data was taken.
+    #[inline(always)]
+    fn report_end<A: App>(&mut self, conn: ConnId, app: &mut A) {
+        let at = conn.index();
+        let Some(mut tcb) = self.conns.at_mut(at) else { return };
+        if !tcb.bits.has(Bits::REPORTED) && (tcb.rx.is_empty() || tcb.bits.has(Bits::APP_CLOSED)) {
+            let (how, knows) = (tcb.closed.unwrap_or(Closed::Orderly), tcb.bits.has(Bits::APP_KNOWS));
+            if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
+                self.note_ended(at);
+            }
+            if knows {
+                app.on_close(&mut Cx { stack: self }, conn, how);
+            }
+            let Some(again) = self.conns.at_mut(at) else { return };
+            tcb = again;
+            if how == Closed::Orderly && !tcb.bits.has(Bits::REPORTED) {
+                self.env.metrics.count(Counter::ClosedOrderly);
+            }
+            tcb.bits.set(Bits::REPORTED);
+        }
         tcb.bits.clear(Bits::MARKED);
         if tcb.bits.has(Bits::OWING) {
             return;
         }
-        // What is over and owes nothing need not wait for its output.
-        if tcb.bits.has(Bits::REPORTED) && tcb.is_over() && !tcb.bits.has(Bits::RESET_OWED) && !output::is_owing(tcb) {
+        // What owes nothing need not wait for its output.
+        if tcb.bits.has(Bits::REPORTED) && !tcb.bits.has(Bits::RESET_OWED) && !output::is_owing(tcb) {
             self.release(at);
             return;
         }
@@ -306,76 +376,10 @@ impl Stack {
         self.owing.push_back(at);
     }
 
-    /// Calls the application about `events` of a connection; what one call changes decides about the next.
-    #[inline]
-    fn report<A: App>(&mut self, at: u32, events: Events, app: &mut A) {
-        let Some(conn) = self.conns.id_at(at) else { return };
-        if events.has(Events::ACCEPTED)
-            && let Some(tcb) = self.conns.at_mut(at)
-        {
-            tcb.events.take(Events::ACCEPTED);
-            tcb.bits.set(Bits::APP_KNOWS);
-            app.on_accept(&mut Cx { stack: self }, conn);
-        }
-        if events.has(Events::CONNECTED) && self.takes(at, Events::CONNECTED) {
-            app.on_connect(&mut Cx { stack: self }, conn);
-        }
-        if events.has(Events::DATA.and(Events::WRITABLE).and(Events::TIMER)) {
-            self.report_progress(at, conn, events, app);
-        }
-        // The end of the stream comes after the data.
-        if events.has(Events::PEER_CLOSED)
-            && self.conns.at(at).is_some_and(|tcb| tcb.rx.is_empty())
-            && self.takes(at, Events::PEER_CLOSED)
-        {
-            app.on_peer_close(&mut Cx { stack: self }, conn);
-        }
-        if self.conns.at(at).is_some_and(Tcb::is_over) {
-            self.report_end(at, conn, app);
-        }
-    }
-
-    /// The calls between a connection's beginning and its end.
-    #[inline]
-    fn report_progress<A: App>(&mut self, at: u32, conn: ConnId, events: Events, app: &mut A) {
-        if events.has(Events::DATA) && self.takes(at, Events::DATA) {
-            app.on_data(&mut Cx { stack: self }, conn);
-        }
-        if events.has(Events::WRITABLE) && self.takes(at, Events::WRITABLE) {
-            app.on_writable(&mut Cx { stack: self }, conn);
-        }
-        if events.has(Events::TIMER) && self.takes(at, Events::TIMER) {
-            app.on_timer(&mut Cx { stack: self }, conn);
-        }
-    }
-
-    /// Takes an event away, if the application still wants to hear of it.
-    #[inline]
-    fn takes(&mut self, at: u32, events: Events) -> bool {
-        let deaf = Bits::APP_CLOSED.and(Bits::REPORTED);
-        self.conns.at_mut(at).is_some_and(|tcb| tcb.events.take(events) && !tcb.bits.has(deaf))
-    }
-
-    /// Tells the application, once, that a connection is over and all its data was taken.
-    #[inline]
-    fn report_end<A: App>(&mut self, at: u32, conn: ConnId, app: &mut A) {
-        let Some(tcb) = self.conns.at(at).filter(|tcb| !tcb.bits.has(Bits::REPORTED)) else { return };
-        if !tcb.rx.is_empty() && !tcb.bits.has(Bits::APP_CLOSED) {
-            return;
-        }
-        let (how, knows) = (tcb.closed.unwrap_or(Closed::Orderly), tcb.bits.has(Bits::APP_KNOWS));
-        if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
-            let (seq, ack) = (tcb.snd_nxt, tcb.rcv_nxt);
+    #[cold]
+    fn note_ended(&mut self, at: u32) {
+        if let Some((seq, ack)) = self.conns.at(at).map(|tcb| (tcb.snd_nxt, tcb.rcv_nxt)) {
             self.note(at, TraceKind::Ended, Flags::default(), seq, ack, 0);
-        }
-        if knows {
-            app.on_close(&mut Cx { stack: self }, conn, how);
-        }
-        if let Some(tcb) = self.conns.at_mut(at).filter(|tcb| !tcb.bits.has(Bits::REPORTED)) {
-            tcb.bits.set(Bits::REPORTED);
-            if how == Closed::Orderly {
-                self.env.metrics.count(Counter::ClosedOrderly);
-            }
         }
     }
 
@@ -434,6 +438,15 @@ impl Stack {
         for conn in all {
             self.abort(conn);
         }
+    }
+}
+
+/// Takes events away: whether there was one, and the application still wants to hear of it.
+#[inline(always)]
+fn takes(tcb: &mut Tcb, events: Events) -> bool {
+    tcb.events.has(events) && {
+        tcb.events.take(events);
+        !tcb.bits.has(Bits::APP_CLOSED.and(Bits::REPORTED))
     }
 }
 

@@ -13,7 +13,8 @@ use crate::tcp::tcb::{Bits, Tcb};
 use crate::tcp::timers;
 use crate::timer_wheel::TimerWheel;
 use crate::trace::TraceKind;
-use crate::wire::address::Address;
+use crate::wire::address::{Address, Mac};
+use crate::wire::ethernet::Ethernet;
 use crate::wire::tcp::Flags;
 
 /// The path to a neighbour, as long as a burst is made: many connections in a row have the same.
@@ -25,14 +26,24 @@ struct Way {
 }
 
 impl Way {
-    /// Whether a connection's segments go this way, too.
+    /// No connection's peer is unspecified.
+    #[inline(always)]
+    fn to_nobody(link: Ethernet) -> Way {
+        let (neighbour, remote) = (NeighbourId::NOBODY, Address::UNSPECIFIED_V4);
+        Way { neighbour, remote, path: Path::new(link, &remote, false) }
+    }
+
+    /// Whether a connection's segments go this way, too. Who goes to one neighbour, or to one address, is of one family.
     #[inline(always)]
     fn leads_to_peer_of(&self, tcb: &mut Tcb) -> bool {
-        if self.neighbour != tcb.neighbour && self.remote != tcb.key.remote {
-            return false;
+        if self.neighbour == tcb.neighbour {
+            return true;
         }
-        tcb.neighbour = self.neighbour;
-        true
+        let leads = self.remote == tcb.key.remote;
+        if leads {
+            tcb.neighbour = self.neighbour;
+        }
+        leads
     }
 }
 
@@ -40,13 +51,26 @@ impl Stack {
     /// Sends for each owing connection once. `false` when the burst is full and more is owed. What waits for a frame stays
     /// owed until another turn.
     pub(super) fn send_owed(&mut self, tx: &mut TxBurst) -> bool {
-        let mut way = None;
+        // What is traced is not sent at sight.
+        match self.trace.wants(false) {
+            true => self.for_each_owing(tx, Stack::send_for_any),
+            false => self.for_each_owing(tx, Stack::send_for),
+        }
+    }
+
+    #[inline(always)]
+    fn for_each_owing(
+        &mut self,
+        tx: &mut TxBurst,
+        send_for: impl Fn(&mut Stack, u32, &mut Way, &mut TxBurst) -> Progress,
+    ) -> bool {
+        let mut way = Way::to_nobody(self.ip.ethernet(Mac::default()));
         for _ in 0..self.owing.len() {
             let Some(at) = self.owing.pop_front() else { break };
-            match self.send_for(at, &mut way, tx) {
+            match send_for(self, at, &mut way, tx) {
                 Progress::Done => {}
                 Progress::Full => {
-                    self.owing.push_front(at);
+                    self.owing.put_back(at);
                     return false;
                 }
                 Progress::NoFrame => self.owing.push_back(at),
@@ -55,21 +79,35 @@ impl Stack {
         true
     }
 
-    #[inline]
-    fn send_for(&mut self, at: u32, way: &mut Option<Way>, tx: &mut TxBurst) -> Progress {
+    /// What is owed as a rule is sent at sight.
+    #[inline(always)]
+    fn send_for(&mut self, at: u32, way: &mut Way, tx: &mut TxBurst) -> Progress {
+        let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
+        let leads = way.leads_to_peer_of(tcb);
+        let Some(link) = way.path.usual().filter(|_| leads) else { return self.send_for_any(at, way, tx) };
+        match output::run_at_sight(tcb, &self.env, link, tx) {
+            Some(Progress::Done) => {}
+            Some(waits) => return waits,
+            None => return self.send_for_any(at, way, tx),
+        }
+        if settle(tcb, at, &mut self.wheel) { self.release(at) } else { Progress::Done }
+    }
+
+    /// [`send_for`](Self::send_for) whatever is owed.
+    #[inline(never)]
+    fn send_for_any(&mut self, at: u32, way: &mut Way, tx: &mut TxBurst) -> Progress {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         if tcb.bits.has(Bits::RESET_OWED.and(Bits::AWAITS_NEIGHBOUR)) {
             return self.send_reset(at, way, tx);
         }
         let (waiting, mut progress) = (tx.len(), Progress::Done);
         if output::is_owing(tcb) {
-            let way = match way {
-                Some(way) if way.leads_to_peer_of(tcb) => way,
-                _ => match find_way(tcb, Some(at), &mut self.ip, &self.env, self.tx_checksum) {
-                    Ok(found) => way.insert(found),
+            if !way.leads_to_peer_of(tcb) {
+                match find_way(tcb, Some(at), &mut self.ip, &self.env, self.tx_checksum) {
+                    Ok(found) => *way = found,
                     Err(next_hop) => return self.cannot_send(at, next_hop),
-                },
-            };
+                }
+            }
             progress = output::run(tcb, &mut self.env, &way.path, tx);
         }
         let over = progress == Progress::Done && settle(tcb, at, &mut self.wheel);
@@ -90,7 +128,7 @@ impl Stack {
     }
 
     /// Nothing but a reset is sent while the neighbour is waited for.
-    fn send_reset(&mut self, at: u32, way: &mut Option<Way>, tx: &mut TxBurst) -> Progress {
+    fn send_reset(&mut self, at: u32, way: &mut Way, tx: &mut TxBurst) -> Progress {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         if !tcb.bits.has(Bits::RESET_OWED) {
             return self.settle(at);
@@ -101,11 +139,11 @@ impl Stack {
         tcb.bits.clear(Bits::RESET_OWED);
         if output::knows_us(tcb) {
             // A reset waits for nobody.
-            let way = match way {
-                Some(way) if way.leads_to_peer_of(tcb) => Some(way),
-                _ => find_way(tcb, None, &mut self.ip, &self.env, self.tx_checksum).ok().map(|found| way.insert(found)),
-            };
-            if let Some(way) = way {
+            let mut leads = way.leads_to_peer_of(tcb);
+            if !leads && let Ok(found) = find_way(tcb, None, &mut self.ip, &self.env, self.tx_checksum) {
+                (*way, leads) = (found, true);
+            }
+            if leads {
                 output::reset(tcb, &mut self.env, &way.path, tx);
             }
         }
@@ -161,7 +199,7 @@ fn settle(tcb: &mut Tcb, at: u32, wheel: &mut TimerWheel) -> bool {
 #[inline(never)]
 fn find_way(tcb: &mut Tcb, waiter: Option<u32>, ip: &mut Ip, env: &Env, tx_checksum: bool) -> Result<Way, NextHop> {
     let remote = tcb.key.remote;
-    let path = |ip: &Ip, mac| Path::new(ip.ethernet(mac), tx_checksum);
+    let path = |ip: &Ip, mac| Path::new(ip.ethernet(mac), &remote, tx_checksum);
     if let Some(mac) = ip.fresh(env.now, tcb.neighbour) {
         return Ok(Way { neighbour: tcb.neighbour, remote, path: path(ip, mac) });
     }

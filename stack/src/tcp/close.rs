@@ -24,7 +24,6 @@ pub fn shutdown(tcb: &mut Tcb) {
 }
 
 /// The application wants no more of the connection: closes our half, and what still comes is refused by a reset.
-#[inline]
 pub fn close(tcb: &mut Tcb, env: &mut Env) {
     if tcb.bits.has(Bits::APP_CLOSED) {
         return;
@@ -35,6 +34,23 @@ pub fn close(tcb: &mut Tcb, env: &mut Env) {
     if tcb.state() == State::FinWait2 {
         arm_fin_wait_2(tcb, env);
     }
+}
+
+/// [`close`]s the connection of which nothing is kept that was received, as they are closed as a rule: whether it is such a one.
+#[inline(always)]
+pub fn close_at_sight(tcb: &mut Tcb) -> bool {
+    let closed_before = Bits::FIN_QUEUED.and(Bits::APP_CLOSED).and(Bits::REPORTED);
+    if tcb.bits.has(closed_before) || !tcb.rx.is_empty() || tcb.cold.is_some() {
+        return false;
+    }
+    let next = match tcb.state() {
+        State::Established => State::FinWait1,
+        State::CloseWait => State::LastAck,
+        _ => return false,
+    };
+    tcb.enter(next);
+    tcb.bits.set(Bits::FIN_QUEUED.and(Bits::APP_CLOSED));
+    true
 }
 
 /// Our FIN is acknowledged, now or before.

@@ -7,6 +7,7 @@ use crate::metrics::Metrics;
 use crate::rate_limit::RateLimit;
 use crate::tcp::chain::Store;
 use crate::tcp::open;
+use crate::tcp::rtt::Rtt;
 use crate::tcp::tcb::{Bits, RCV_MSS_MIN};
 use crate::time::Instant;
 
@@ -44,8 +45,17 @@ pub struct Fixed {
     pub own_shift: u8,
     /// Our SYNs have all options.
     pub all_options: bool,
-    /// The frames that may be kept hold the whole receive buffer, however small the peer's segments.
-    pub frames_suffice: bool,
+    /// The whole receive buffer, as far as the header can say with this shift:
+    pub whole_window: u32,
+    /// Rcv.Wind.Shift of who may tell it while nothing is kept. No shift at all, where the frames that may be kept hold it only if the
+    /// peer's segments are large.
+    pub whole_window_shift: u8,
+    /// The shortest retransmission timeout, in microseconds.
+    pub rto_min_us: u64,
+    /// As many milliseconds as a timer is armed for that.
+    pub rto_min_ms: u32,
+    /// The same of the timeout before anything was measured.
+    pub rto_initial_ms: u32,
     /// What every connection has from the start.
     pub own_bits: Bits,
     /// When an active open is given up, in milliseconds.
@@ -56,11 +66,17 @@ pub struct Fixed {
 
 impl Fixed {
     fn of(config: &TcpConfig) -> Fixed {
+        let own_shift = open::own_shift(config);
+        let frames_suffice = u32::from(config.recv_frames_max) * u32::from(RCV_MSS_MIN) >= config.recv_buffer_bytes;
         Fixed {
             syn_window: open::syn_window(config),
-            own_shift: open::own_shift(config),
+            own_shift,
             all_options: config.timestamps && config.sack && config.window_scaling,
-            frames_suffice: u32::from(config.recv_frames_max) * u32::from(RCV_MSS_MIN) >= config.recv_buffer_bytes,
+            whole_window: config.recv_buffer_bytes.min(u32::from(u16::MAX) << own_shift),
+            whole_window_shift: if frames_suffice { own_shift } else { u8::MAX },
+            rto_min_us: config.rto_min.as_micros(),
+            rto_min_ms: Rtt { srtt_us: 1, ..Rtt::default() }.timeout_ms(config),
+            rto_initial_ms: Rtt::default().timeout_ms(config),
             own_bits: if config.nagle { Bits::default() } else { Bits::NODELAY },
             connect_give_up_ms: config.connect_give_up.as_millis() as u32,
             fin_wait_2_timeout_ms: config.fin_wait_2_timeout.as_millis() as u32,

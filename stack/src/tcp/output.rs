@@ -23,21 +23,23 @@ use crate::wire::tcp::{self, Flags, Header, Options, SackBlock, Seq, Timestamps}
 /// An Ethernet header as it is written.
 pub type Link = [u8; ethernet::HEADER_LEN];
 
-/// How frames reach the peer: what all segments have in common that go this way.
+/// How frames reach a peer: what all segments have in common that go this way.
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
     link: Ethernet,
-    /// The same as it is written before IPv4, if it has no tag and checksums are ours to fill in.
+    /// The same as it is written before IPv4, if that is the peer's, it has no tag, and checksums are ours to fill in.
     usual: Option<Link>,
     tx_checksum: bool,
 }
 
 impl Path {
-    /// By this Ethernet header, whose EtherType does not matter. With `tx_checksum` the device fills in TCP checksums.
+    /// By this Ethernet header, whose EtherType does not matter, to an address of `peer`'s family. With `tx_checksum` the device
+    /// fills in TCP checksums.
     #[inline]
-    pub fn new(link: Ethernet, tx_checksum: bool) -> Path {
+    pub fn new(link: Ethernet, peer: &Address, tx_checksum: bool) -> Path {
         let usual = Ethernet { ethertype: ETHERTYPE_IPV4, ..link }.untagged();
-        Path { link, usual: (link.vlan.is_none() && !tx_checksum).then_some(usual), tx_checksum }
+        let is_usual = link.vlan.is_none() && !tx_checksum && peer.is_v4();
+        Path { link, usual: is_usual.then_some(usual), tx_checksum }
     }
 }
 
@@ -69,6 +71,60 @@ pub fn is_owing(tcb: &mut Tcb) -> bool {
     owing && tcb.state() != State::Closed
 }
 
+/// Sends what is owed on the usual path, if it is what is owed as a rule: a first SYN with all options; or the first FIN or an
+/// acknowledgment, with timestamps, of a connection that has no payload to send and has seen no loss. `None` if it is anything else:
+/// that is for [`run`].
+#[inline(always)]
+pub fn run_at_sight(tcb: &mut Tcb, env: &Env, link: &Link, tx: &mut TxBurst) -> Option<Progress> {
+    const RARE: Bits = Bits::FIN_AGAIN
+        .and(Bits::PROBE_OWED)
+        .and(Bits::KEEPALIVE_OWED)
+        .and(Bits::WINDOW_CHECK)
+        .and(Bits::RESET_OWED)
+        .and(Bits::AWAITS_NEIGHBOUR)
+        .and(Bits::TRACED);
+    match tcb.bits.only(RARE.and(Bits::SYN_OWED).and(Bits::TIMESTAMPS)) {
+        Bits::TIMESTAMPS if tcb.tx_unsent == NIL && tcb.cold.is_none() && tcb.state().is_synchronised() => {}
+        Bits::SYN_OWED if tcb.state() == State::SynSent && tcb.snd_nxt == tcb.iss && env.fixed.all_options => {
+            return Some(first_syn(tcb, env, link, tx));
+        }
+        _ => return None,
+    }
+    tcb.bits.clear(Bits::CWND_LIMITED);
+    Some(if tcb.bits.has(Bits::FIN_QUEUED) && !tcb.fin_sent() {
+        first_fin(tcb, env, link, tx)
+    } else if tcb.bits.has(Bits::ACK_NOW) {
+        send_stamped(tcb, env, tcb.snd_nxt, Flags::ACK, link, tx)
+    } else {
+        Progress::Done
+    })
+}
+
+#[inline(always)]
+fn first_syn(tcb: &mut Tcb, env: &Env, link: &Link, tx: &mut TxBurst) -> Progress {
+    if tx.room() == 0 {
+        return Progress::Full;
+    }
+    let Some(out) = tx.push_new(&env.pool, SYN_LEN) else { return Progress::NoFrame };
+    let (out, pseudo_header) = packet::emit_usual_lower(out, link, &tcb.key_ip(), 0);
+    let timestamps = Timestamps { value: tcb.ts_value(env.now_ms), echo: 0 };
+    let header = syn_header(tcb, env, Options::of_syn(tcb.mss, env.fixed.own_shift, timestamps));
+    header.emit(&[], out, pseudo_header, &[], true);
+    tcb.snd_nxt = tcb.iss.add(1);
+    tcb.bits.clear(Bits::SYN_OWED.and(Bits::ACK_NOW));
+    timers::start_first_rtx(tcb, env);
+    Progress::Done
+}
+
+#[inline(always)]
+fn first_fin(tcb: &mut Tcb, env: &Env, link: &Link, tx: &mut TxBurst) -> Progress {
+    let progress = send_stamped(tcb, env, tcb.snd_end, Flags::FIN | Flags::ACK, link, tx);
+    if progress == Progress::Done {
+        fin_sent(tcb, env);
+    }
+    progress
+}
+
 /// Sends everything that is owed and allowed.
 pub fn run(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
     match tcb.state() {
@@ -93,10 +149,11 @@ fn syn(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress 
     if !tcb.bits.has(Bits::SYN_OWED) {
         return acknowledgment_if_synchronised(tcb, env, path, tx);
     }
-    let progress = match tcb.state() {
-        State::SynReceived => send_bare(&tcb.key_ip(), &crossed_syn(tcb, env), &env.pool, path, tx),
-        _ => send_syn(tcb, env, path, tx),
+    let header = match tcb.state() {
+        State::SynReceived => crossed_syn(tcb, env),
+        _ => syn_header(tcb, env, open::syn_options(&env.config, tcb.mss, tcb.ts_value(env.now_ms))),
     };
+    let progress = send_bare(&tcb.key_ip(), &header, &env.pool, path, tx);
     if progress != Progress::Done {
         return progress;
     }
@@ -109,22 +166,6 @@ fn syn(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress 
     tcb.bits.clear(Bits::SYN_OWED.and(Bits::ACK_NOW));
     timers::arm_rtx(tcb, env);
     Progress::Done
-}
-
-#[inline]
-fn send_syn(tcb: &Tcb, env: &Env, path: &Path, tx: &mut TxBurst) -> Progress {
-    let Some(link) = path.usual(&tcb.key.local).filter(|_| env.fixed.all_options) else {
-        return send_any_syn(tcb, env, path, tx);
-    };
-    let timestamps = Timestamps { value: tcb.ts_value(env.now_ms), echo: 0 };
-    let header = syn_header(tcb, env, Options::of_syn(tcb.mss, env.fixed.own_shift, timestamps));
-    send_known(link, &tcb.key_ip(), &header, &env.pool, tx)
-}
-
-#[cold]
-fn send_any_syn(tcb: &Tcb, env: &Env, path: &Path, tx: &mut TxBurst) -> Progress {
-    let header = syn_header(tcb, env, open::syn_options(&env.config, tcb.mss, tcb.ts_value(env.now_ms)));
-    send_bare(&tcb.key_ip(), &header, &env.pool, path, tx)
 }
 
 #[inline(always)]
@@ -186,32 +227,35 @@ fn fin_if_due(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Pr
 }
 
 /// A FIN of its own.
-#[inline]
 fn fin(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
     let progress = send_control(tcb, env, tcb.snd_end, Flags::FIN | Flags::ACK, path, tx);
     if progress != Progress::Done {
         return progress;
     }
-    if tcb.flight() == 0 {
-        tcb.bits.clear(Bits::RTX_ARMED);
-    }
     if tcb.bits.has(Bits::FIN_AGAIN) {
         env.metrics.count(Counter::Retransmissions);
         tcb.bits.clear(Bits::FIN_AGAIN);
     }
-    tcb.snd_nxt = tcb.snd_end.add(1);
-    timers::arm_rtx(tcb, env);
+    fin_sent(tcb, env);
     Progress::Done
+}
+
+/// Our FIN is out, first or again.
+#[inline(always)]
+fn fin_sent(tcb: &mut Tcb, env: &Env) {
+    // With nothing in flight the timer was for a try to send until now.
+    let anew = tcb.flight() == 0 || !tcb.bits.has(Bits::RTX_ARMED);
+    tcb.snd_nxt = tcb.snd_end.add(1);
+    if anew {
+        timers::start_rtx(tcb, env);
+    }
 }
 
 /// An acknowledgment alone, if one is owed that no segment carried.
 #[inline(always)]
 fn acknowledgment(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> Progress {
-    match tcb.bits.only(Bits::ACK_NOW.and(Bits::WINDOW_CHECK).and(Bits::KEEPALIVE_OWED)) {
-        Bits(0) => Progress::Done,
-        Bits::ACK_NOW if tcb.cold.is_none() => send_control(tcb, env, tcb.snd_nxt, Flags::ACK, path, tx),
-        _ => acknowledge(tcb, env, path, tx),
-    }
+    let owed = Bits::ACK_NOW.and(Bits::WINDOW_CHECK).and(Bits::KEEPALIVE_OWED);
+    if tcb.bits.has(owed) { acknowledge(tcb, env, path, tx) } else { Progress::Done }
 }
 
 /// Keep-alive probes are acknowledgments, too.
@@ -242,16 +286,24 @@ fn acknowledge(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> P
 
 /// A segment without payload of a synchronised connection.
 fn send_control(tcb: &mut Tcb, env: &mut Env, seq: Seq, flags: Flags, path: &Path, tx: &mut TxBurst) -> Progress {
-    let Some(link) = path.usual(&tcb.key.local).filter(|_| tcb.bits.has(Bits::TIMESTAMPS)) else {
-        return send_any_control(tcb, env, seq, flags, &[], path, tx);
-    };
+    match path.usual() {
+        Some(link) if tcb.bits.has(Bits::TIMESTAMPS) => send_stamped(tcb, env, seq, flags, link, tx),
+        _ => send_any_control(tcb, env, seq, flags, &[], path, tx),
+    }
+}
+
+/// [`send_control`] with timestamps on the usual path.
+#[inline(always)]
+fn send_stamped(tcb: &mut Tcb, env: &Env, seq: Seq, flags: Flags, link: &Link, tx: &mut TxBurst) -> Progress {
     if tx.room() == 0 {
         return Progress::Full;
     }
-    // Where it is known which options there are, it is known where everything goes.
+    // Where it is known which options there are, it is known where everything goes. Half by half: all at once is more than there are
+    // registers.
     let Some(out) = tx.push_new(&env.pool, CONTROL_LEN) else { return Progress::NoFrame };
+    let (out, pseudo_header) = packet::emit_usual_lower(out, link, &tcb.key_ip(), 0);
     let header = header(tcb, env, seq, flags, Options::of_timestamps(timestamps(tcb, env)));
-    packet::emit_usual_headers(out, link, &tcb.key_ip(), &header, &[], &[], true);
+    header.emit(&[], out, pseudo_header, &[], true);
     told(tcb);
     Progress::Done
 }
@@ -345,17 +397,6 @@ fn send_any(ip: &Ip, header: &Header, sack: &[SackBlock], pool: &FramePool, path
     Progress::Done
 }
 
-/// [`send_bare`] on the usual path, inlined where it is known which options there are, and so where everything goes.
-#[inline(always)]
-fn send_known(link: &Link, ip: &Ip, header: &Header, pool: &FramePool, tx: &mut TxBurst) -> Progress {
-    if tx.room() == 0 {
-        return Progress::Full;
-    }
-    let Some(out) = tx.push_new(pool, packet::headers_len(false, false, header, &[])) else { return Progress::NoFrame };
-    packet::emit_usual_headers(out, link, ip, header, &[], &[], true);
-    Progress::Done
-}
-
 /// Writes a segment without payload into an empty frame.
 pub fn bare(frame: &mut Frame, ip: &Ip, header: &Header, path: &Path) {
     path.emit(frame.append(path.headers_len(ip, header, &[])), ip, header, &[], &[]);
@@ -369,10 +410,10 @@ pub fn bare_known(frame: &mut Frame, link: &Link, ip: &Ip, header: &Header) {
 }
 
 impl Path {
-    /// The Ethernet header as it is written, where the packets from this source are IPv4, without a tag and with checksums of ours.
+    /// The Ethernet header as it is written, where packets are IPv4, without a tag and with checksums of ours.
     #[inline(always)]
-    pub fn usual(&self, src: &Address) -> Option<&Link> {
-        self.usual.as_ref().filter(|_| src.is_v4())
+    pub fn usual(&self) -> Option<&Link> {
+        self.usual.as_ref()
     }
 
     /// The length in bytes of all headers of a segment.
@@ -384,7 +425,7 @@ impl Path {
     /// Writes all headers of a segment into `out`, which ends where its payload begins.
     #[inline(always)]
     fn emit(&self, out: &mut [u8], ip: &Ip, header: &Header, sack: &[SackBlock], payload: &[u8]) {
-        match self.usual(&ip.src) {
+        match &self.usual {
             Some(link) => packet::emit_usual_headers(out, link, ip, header, sack, payload, true),
             None => packet::emit_headers(out, &self.link, ip, header, sack, payload, !self.tx_checksum),
         }
@@ -407,7 +448,9 @@ impl Tcb {
 
 const MSS_MIN: u16 = 64;
 /// All headers of a segment with timestamps, untagged and over IPv4.
-const CONTROL_LEN: usize = packet::ip_headers_len(false, false) + tcp::HEADER_LEN + tcp::TIMESTAMPS_LEN;
+const CONTROL_LEN: usize = packet::ip_headers_len(false, false) + tcp::STAMPED_LEN;
+/// All headers of a SYN with all options.
+const SYN_LEN: usize = packet::ip_headers_len(false, false) + tcp::USUAL_SYN_LEN;
 
 #[cfg(test)]
 mod tests;

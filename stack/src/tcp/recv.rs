@@ -228,7 +228,7 @@ pub fn kept_end(tcb: &Tcb, env: &Env) -> Seq {
 
 /// The window to advertise, in bytes; moves RCV.NXT + RCV.WND. Silly windows are avoided (RFC 9293 §3.8.6.2.2): the right
 /// edge moves by a segment, or half the buffer, or not at all.
-#[inline]
+#[inline(always)]
 pub fn advertise(tcb: &mut Tcb, env: &Env) -> u32 {
     let edge = open_edge(tcb, env);
     if edge.after(tcb.rcv_adv) && edge.since(tcb.rcv_adv) >= worth_telling(tcb, env) {
@@ -250,21 +250,23 @@ pub fn window_update_due(tcb: &Tcb, env: &Env) -> bool {
 }
 
 /// How far the window could open: what is free of the buffer, in bytes and in frames.
-#[inline]
+#[inline(always)]
 fn open_edge(tcb: &Tcb, env: &Env) -> Seq {
-    let free = match tcb.rx_frames == 0 && env.fixed.frames_suffice {
-        true => env.config.recv_buffer_bytes,
-        false => {
-            let free_bytes = env.config.recv_buffer_bytes.saturating_sub(tcb.rx_bytes);
-            let free_frames = u32::from(env.config.recv_frames_max.saturating_sub(tcb.rx_frames));
-            free_bytes.min(free_frames * u32::from(tcb.rcv_mss))
-        }
-    };
-    // What the 16 bits of the header can say.
-    tcb.rcv_nxt.add(free.min(u32::from(u16::MAX) << tcb.rcv_shift))
+    tcb.rcv_nxt.add(match tcb.rx_frames == 0 && tcb.rcv_shift == env.fixed.whole_window_shift {
+        true => env.fixed.whole_window,
+        false => free(tcb, env),
+    })
 }
 
-#[inline]
+/// What is free of the buffer, as far as the 16 bits of the header can say.
+#[inline(never)]
+fn free(tcb: &Tcb, env: &Env) -> u32 {
+    let free_bytes = env.config.recv_buffer_bytes.saturating_sub(tcb.rx_bytes);
+    let free_frames = u32::from(env.config.recv_frames_max.saturating_sub(tcb.rx_frames));
+    free_bytes.min(free_frames * u32::from(tcb.rcv_mss)).min(u32::from(u16::MAX) << tcb.rcv_shift)
+}
+
+#[inline(always)]
 fn worth_telling(tcb: &Tcb, env: &Env) -> u32 {
     (env.config.recv_buffer_bytes / 2).min(u32::from(tcb.mss))
 }

@@ -45,8 +45,16 @@ impl Rtt {
         }
     }
 
+    /// Whether the timeout is `rto_min_us`, as where round trips are short: then it need not be worked out.
+    #[inline(always)]
+    pub fn is_short(&self, rto_min_us: u64) -> bool {
+        // Before the first measurement, 0 − 1 is longer than any. What K·RTTVAR is at least is added to it here.
+        let rto_us_max = u64::from(self.srtt_us.wrapping_sub(1)) + 4 * u64::from(self.rttvar_us) + 1_001;
+        rto_us_max <= rto_min_us && self.backoff == 0
+    }
+
     /// The retransmission timeout in milliseconds, backed off (RFC 6298 §2.2–§2.5, §5.5).
-    #[inline]
+    #[inline(never)]
     pub fn timeout_ms(&self, config: &TcpConfig) -> u32 {
         let (min, max) = (config.rto_min.as_micros(), config.rto_max.as_micros());
         let base_us = match self.srtt_us {

@@ -73,7 +73,7 @@ impl Sender {
             tcb.bits.set(Bits::NODELAY);
         }
         let link = Ethernet { src: Mac(near.caps().mac), dst: Mac(far.caps().mac), vlan: None, ethertype: 0x0800 };
-        let path = Path::new(link, false);
+        let path = Path::new(link, &remote, false);
         Sender { tcb, env, tx: TxBurst::new(), window: 60_000, first, written: 0, near, far, path }
     }
 

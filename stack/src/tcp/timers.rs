@@ -53,17 +53,27 @@ pub fn expired(tcb: &mut Tcb, env: &mut Env) -> Expired {
 /// The earliest deadline, in wrapped milliseconds.
 #[inline]
 pub fn next_deadline(tcb: &Tcb) -> Option<u32> {
-    let several = Bits::ACK_DELAYED.and(Bits::IDLE_ARMED).and(Bits::APP_ARMED);
-    let rtx = tcb.bits.has(Bits::RTX_ARMED).then_some(tcb.rtx_at_ms);
-    if tcb.bits.has(several) { earliest(tcb, rtx) } else { rtx }
+    const OPENING: Bits = Bits::RTX_ARMED.and(Bits::IDLE_ARMED);
+    let others = Bits::ACK_DELAYED.and(Bits::IDLE_ARMED).and(Bits::APP_ARMED);
+    match tcb.bits.only(Bits::RTX_ARMED.and(others)) {
+        Bits(0) => None,
+        Bits::RTX_ARMED => Some(tcb.rtx_at_ms),
+        OPENING if !passed(tcb.idle_at_ms, tcb.rtx_at_ms) => Some(tcb.rtx_at_ms),
+        _ => earliest(tcb),
+    }
 }
 
 /// Of several deadlines, which lie within 24 days of each other.
-fn earliest(tcb: &Tcb, rtx: Option<u32>) -> Option<u32> {
-    let others =
-        [(Bits::ACK_DELAYED, tcb.ack_at_ms), (Bits::IDLE_ARMED, tcb.idle_at_ms), (Bits::APP_ARMED, tcb.app_at_ms)];
-    let mut earliest = rtx;
-    for (armed, at) in others {
+#[inline(never)]
+fn earliest(tcb: &Tcb) -> Option<u32> {
+    let all = [
+        (Bits::RTX_ARMED, tcb.rtx_at_ms),
+        (Bits::ACK_DELAYED, tcb.ack_at_ms),
+        (Bits::IDLE_ARMED, tcb.idle_at_ms),
+        (Bits::APP_ARMED, tcb.app_at_ms),
+    ];
+    let mut earliest = None;
+    for (armed, at) in all {
         if tcb.bits.has(armed) && !earliest.is_some_and(|earlier| passed(earlier, at)) {
             earliest = Some(at);
         }
@@ -81,9 +91,22 @@ pub fn passed(at: u32, now: u32) -> bool {
 #[inline]
 pub fn arm_rtx(tcb: &mut Tcb, env: &Env) {
     if !tcb.bits.has(Bits::RTX_ARMED) {
-        tcb.bits.set(Bits::RTX_ARMED);
-        (tcb.rtx_at_ms, tcb.rtx_for) = (env.now_ms.wrapping_add(timeout_ms(tcb, env)), RtxTimer::Timeout);
+        start_rtx(tcb, env);
     }
+}
+
+/// Nothing was in flight, so that the retransmission timer can have been armed for a try to send only: it is armed anew.
+#[inline(always)]
+pub fn start_rtx(tcb: &mut Tcb, env: &Env) {
+    tcb.bits.set(Bits::RTX_ARMED);
+    (tcb.rtx_at_ms, tcb.rtx_for) = (env.now_ms.wrapping_add(timeout_ms(tcb, env)), RtxTimer::Timeout);
+}
+
+/// [`start_rtx`] for the first SYN.
+#[inline(always)]
+pub fn start_first_rtx(tcb: &mut Tcb, env: &Env) {
+    tcb.bits.set(Bits::RTX_ARMED);
+    (tcb.rtx_at_ms, tcb.rtx_for) = (env.now_ms.wrapping_add(env.fixed.rto_initial_ms), RtxTimer::Timeout);
 }
 
 /// New data was sent, or acknowledged with more in flight: should the last of it be lost, a probe finds out sooner than the
@@ -122,8 +145,16 @@ pub fn since_armed_ms(tcb: &Tcb, env: &Env) -> Option<u32> {
 }
 
 /// The timeout of what is in flight. A probe's is doubled like any other (RFC 9293 §3.8.6.1, SHLD-30).
-#[inline]
+#[inline(always)]
 fn timeout_ms(tcb: &Tcb, env: &Env) -> u32 {
+    match tcb.rtt.is_short(env.fixed.rto_min_us) && tcb.persist_backoff == 0 {
+        true => env.fixed.rto_min_ms,
+        false => timeout_worked_out_ms(tcb, env),
+    }
+}
+
+#[inline(never)]
+fn timeout_worked_out_ms(tcb: &Tcb, env: &Env) -> u32 {
     let mut rtt = tcb.rtt;
     rtt.backoff = rtt.backoff.max(tcb.persist_backoff);
     rtt.timeout_ms(&env.config)

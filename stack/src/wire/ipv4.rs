@@ -87,7 +87,7 @@ impl Ipv4 {
 
     /// Writes a header without options into `out`, the checksum included. It is atomic: DF is set, and then the identification
     /// means nothing and is 0 (RFC 6864 §4.1).
-    #[inline]
+    #[inline(always)]
     pub fn emit(&self, out: &mut [u8; HEADER_LEN]) {
         let (class, len) = (u32::from(self.traffic_class), u32::from(self.total_len));
         let (hops, protocol) = (u32::from(self.hop_limit), u32::from(self.protocol));

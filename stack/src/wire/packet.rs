@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::address::{Address, Mac};
 use super::arp::Arp;
-use super::checksum;
+use super::checksum::{self, Sum};
 use super::ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet};
 use super::ipv4::{self, Ipv4};
 use super::ipv6::{self, Ipv6};
@@ -267,11 +267,23 @@ pub fn emit_usual_headers(
     payload: &[u8],
     compute_tcp_checksum: bool,
 ) {
-    let (lower, out) = out.split_first_chunk_mut().expect("the room is that of the headers");
-    let len = out.len() + payload.len();
-    emit_ipv4_headers(lower, link, ip, tcp::PROTOCOL, len);
-    let pseudo_header = checksum::pseudo_header_v4(&ip.src, &ip.dst, tcp::PROTOCOL, len as u32);
+    let (out, pseudo_header) = emit_usual_lower(out, link, ip, payload.len());
     header.emit(sack, out, pseudo_header, payload, compute_tcp_checksum);
+}
+
+/// The first half of [`emit_usual_headers`]: writes the Ethernet and IP headers. The room that is left for TCP's, and the sum of its
+/// pseudo header.
+#[inline(always)]
+pub fn emit_usual_lower<'a>(
+    out: &'a mut [u8],
+    link: &[u8; ETHERNET_LEN],
+    ip: &Ip,
+    payload_len: usize,
+) -> (&'a mut [u8], Sum) {
+    let (lower, out) = out.split_first_chunk_mut().expect("the room is that of the headers");
+    let len = out.len() + payload_len;
+    emit_ipv4_headers(lower, link, ip, tcp::PROTOCOL, len);
+    (out, checksum::pseudo_header_v4(&ip.src, &ip.dst, tcp::PROTOCOL, len as u32))
 }
 
 #[cold]

@@ -52,16 +52,31 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn what_is_said_to_be_short_need_not_be_worked_out(
+        samples in proptest::collection::vec(1u32..300_000, 0..20), backoff in 0u8..2, min_ms in 1u64..500
+    ) {
+        let config = TcpConfig { rto_min: Duration::from_millis(min_ms), ..TcpConfig::default() };
+        let mut rtt = Rtt { backoff, ..Rtt::default() };
+        samples.into_iter().for_each(|sample| rtt.measured(sample));
+        let is_min = u64::from(rtt.timeout_ms(&config)) == min_ms + 1;
+        prop_assert!(is_min || !rtt.is_short(config.rto_min.as_micros()));
+    }
+}
+
 #[test]
 fn the_first_timeout_is_one_second_and_three_after_a_lost_syn() {
     let config = TcpConfig::default();
     let mut rtt = Rtt::default();
     assert_eq!(rtt.timeout_ms(&config), 1_001);
+    assert!(!rtt.is_short(config.rto_min.as_micros()));
     rtt.backoff = 2;
     rtt.handshake_was_slow();
     assert_eq!(rtt.timeout_ms(&config), 3_001);
     rtt.measured(20_000);
     assert_eq!(rtt.timeout_ms(&config), 201);
+    assert!(rtt.is_short(config.rto_min.as_micros()));
     rtt.handshake_was_slow();
     assert_eq!(rtt.timeout_ms(&config), 201);
 }
