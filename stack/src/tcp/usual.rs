@@ -99,3 +99,6 @@ pub fn ends(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> bool {
 
 /// What decides about a segment in SYN-SENT.
 const DECIDING: Flags = Flags(Flags::SYN.0 | Flags::FIN.0 | Flags::RST.0 | Flags::ACK.0);
+
+#[cfg(test)]
+mod tests;
