@@ -106,15 +106,9 @@ impl Listeners {
     /// The listener at a place, to count on, if it is the one for this address and port.
     #[inline]
     pub fn at_mut(&mut self, place: u16, local: Address, port: u16) -> Option<&mut Listener> {
-        self.get_mut(place).filter(|listener| {
-            listener.port == port
-                && match Scope::of(listener.address) {
-                    Scope::All => true,
-                    Scope::V4 => local.is_v4(),
-                    Scope::V6 => !local.is_v4(),
-                    Scope::One(address) => address == local,
-                }
-        })
+        let listener = self.slab.get_mut(place.into())?;
+        let fits = listener.port == port && (listener.address.is_none() || is_within(listener.address, local));
+        fits.then_some(listener)
     }
 
     /// Closes a listener. What it has accepted stays open.
@@ -149,6 +143,17 @@ impl Listeners {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.slab.is_empty()
+    }
+}
+
+/// Whether a listener there hears what comes to `local`.
+#[inline(never)]
+fn is_within(address: Option<Address>, local: Address) -> bool {
+    match Scope::of(address) {
+        Scope::All => true,
+        Scope::V4 => local.is_v4(),
+        Scope::V6 => !local.is_v4(),
+        Scope::One(address) => address == local,
     }
 }
 

@@ -144,7 +144,7 @@ impl<R: Copy, const N: usize> Queues<R, N> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn unlink(&mut self, queue: usize, index: u32) {
         let Node { next, prev, .. } = self.nodes[index as usize];
         match prev {

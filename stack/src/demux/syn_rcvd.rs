@@ -46,7 +46,7 @@ impl Offered {
     /// All that there is was offered.
     #[inline]
     pub const fn is_all(self) -> bool {
-        self.timestamps() && self.sack() && self.window_scale().is_some()
+        matches!(self.0, ALL..ALL_BUT_SCALE)
     }
 
     /// All of it in six bits, for [`from_bits`](Offered::from_bits).
@@ -66,6 +66,12 @@ impl Offered {
     pub const fn window_scale(self) -> Option<u8> {
         let scale = self.0 & 0xf;
         if scale == UNSCALED { None } else { Some(scale) }
+    }
+
+    /// The peer's window scale, if it offered one.
+    #[inline]
+    pub const fn shift(self) -> u8 {
+        self.0 & 0xf
     }
 
     /// Timestamps were offered (RFC 7323).
@@ -116,15 +122,14 @@ impl SynRcvds {
     /// Takes the half-open connection at `index` out, if there is one.
     pub fn remove(&mut self, index: u32) -> Option<SynRcvd> {
         let record = *self.get(index)?;
-        self.discard(index);
+        self.discard(index, record.retries);
         Some(record)
     }
 
-    /// Forgets the half-open connection at `index`, if there is one.
+    /// Forgets the half-open connection that is at `index` and has had so many retries.
     #[inline(always)]
-    pub fn discard(&mut self, index: u32) {
-        let Some(record) = self.queues.get(index) else { return };
-        self.queues.discard(queue_of(record.retries), index);
+    pub fn discard(&mut self, index: u32, retries: u8) {
+        self.queues.discard(queue_of(retries), index);
         if self.is_empty() {
             self.quiet_until = None;
         }
@@ -206,6 +211,9 @@ pub const RETRY_MS_MAX: u32 = RETRY_MS_MIN << (QUEUES - 1);
 const QUEUES: usize = 7;
 const SCALE_MAX: u8 = 14;
 const UNSCALED: u8 = 15;
+/// Timestamps and SACK with a window scale of 0, and with none.
+const ALL: u8 = Offered::new(Some(0), true, true).0;
+const ALL_BUT_SCALE: u8 = Offered::new(None, true, true).0;
 const DUE_UNIT_MS: u32 = 16;
 
 #[inline]

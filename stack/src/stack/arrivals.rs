@@ -158,8 +158,7 @@ impl Stack {
     #[inline(never)]
     fn half_open_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
         let Some(record) = self.half_open.get(at) else { return };
-        let is_usual = record.offered.is_all() && record.retries == 0 && arrived.seg.payload_len == 0;
-        if !(is_usual && open::completes_at_sight(record, &arrived.seg)) {
+        if !usual::completes(record, &arrived.seg) {
             return self.half_open_answers(at, arrived, tx);
         }
         if self.complete(at, arrived, true).is_none() {
@@ -218,16 +217,23 @@ impl Stack {
         let record = half_open.get(at)?;
         let listener = listeners.at_mut(record.listener, record.key.local, record.key.local_port)?;
         let (conn, place) = conns.take_place()?;
+        let retries = if usual { 0 } else { record.retries };
         let tcb = place.fill(open::passive(record, seg, mss, (hash, isn.timestamp_offset(hash)), env));
+        match usual {
+            true => usual::third_segment(tcb, seg),
+            false => open::agree_to_less(tcb, record),
+        }
         env.metrics.count(Counter::Established);
         // A listener that was closed and opened again does not know those before it.
         listener.half_open = listener.half_open.saturating_sub(1);
-        half_open.discard(at);
+        half_open.discard(at, retries);
         flows.replace(hash, Owner::SynRcvd(at), Owner::Conn(conn));
         if usual {
-            open::third_segment(tcb, seg, env);
-            enqueue(tcb, conn, &mut self.marked, &mut self.owing);
-            if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
+            // It is new, so it is in no queue yet.
+            tcb.bits.set(Bits::MARKED);
+            self.marked.push_back(conn);
+            if self.trace.wants(false) {
+                // Nobody has chosen it yet.
                 self.note_received(conn, seg);
             }
         }
@@ -379,7 +385,8 @@ impl Stack {
             return self.env.metrics.dropped(DropReason::ListenRefused);
         }
         let (mss, ts_offset) = (self.local_mss(&record.key), self.isn.timestamp_offset(arrived.hash));
-        let tcb = open::passive(record, &arrived.seg, mss, (arrived.hash, ts_offset), &self.env);
+        let mut tcb = open::passive(record, &arrived.seg, mss, (arrived.hash, ts_offset), &self.env);
+        open::agree_to_less(&mut tcb, record);
         let Some((conn, _)) = self.conns.insert(tcb) else {
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         };

@@ -14,7 +14,7 @@ use crate::tcp::input::{self, Verdict};
 use crate::tcp::rtt::Rtt;
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Events, Tcb};
-use crate::tcp::{ack, close, timers};
+use crate::tcp::{ack, timers};
 use crate::wire::tcp::{Flags, Header, Options, Segment, Seq, Timestamps};
 
 /// The connection that an active open begins, which owes its SYN. `mss` is what our path carries, `hash` the flow's, beside the
@@ -144,15 +144,14 @@ fn on_established(tcb: &mut Tcb, env: &mut Env) {
 }
 
 /// What both ends agree to, of what the peer offered and we do as well.
-#[inline(always)]
 fn agreed(offered: Offered) -> Bits {
-    let bits = |agreed: bool, bits: Bits| Bits(u32::from(agreed) * bits.0);
-    let scaling = bits(offered.window_scale().is_some(), Bits::SCALING);
-    bits(offered.timestamps(), Bits::TIMESTAMPS).and(bits(offered.sack(), Bits::SACK)).and(scaling)
+    let if_agreed = |agreed: bool, bits: Bits| if agreed { bits } else { Bits::default() };
+    let scaling = if_agreed(offered.window_scale().is_some(), Bits::SCALING);
+    if_agreed(offered.timestamps(), Bits::TIMESTAMPS).and(if_agreed(offered.sack(), Bits::SACK)).and(scaling)
 }
 
 /// The first congestion window.
-#[inline(always)]
+#[inline]
 fn open_congestion(tcb: &mut Tcb) {
     tcb.congestion.start(tcb.segment_max());
     tcb.congestion.recover = tcb.iss;
@@ -163,15 +162,16 @@ fn open_congestion(tcb: &mut Tcb) {
     }
 }
 
-/// The connection that a half-open record becomes: `seg` is the ACK that completed it, whose text, FIN and timestamp are still to be
-/// taken. `mss` is what our path carries, `hash` the flow's, beside the offset of its timestamps.
+/// The connection that a half-open record becomes, as if all were agreed and the SYN-ACK was sent once: if not,
+/// [`agree_to_less`]. `seg` is the ACK that completed it, whose text, FIN and timestamp are still to be taken. `mss` is what our path
+/// carries, `hash` the flow's, beside the offset of its timestamps.
 #[inline(always)]
 pub fn passive(record: &SynRcvd, seg: &Segment, mss: u16, (hash, ts_offset): (u64, u32), env: &Env) -> Tcb {
     let mut tcb = Tcb::new(record.key, record.iss, record.peer_mss.min(mss));
     (tcb.hash, tcb.ts_offset) = (hash, ts_offset);
     tcb.begin(State::Established);
-    tcb.bits = agreed(record.offered);
-    tcb.bits.set(env.fixed.own_bits);
+    tcb.events = Events::ACCEPTED;
+    tcb.bits = env.fixed.own_bits.and(ALL_AGREED);
     tcb.irs = record.irs;
     tcb.rcv_nxt = record.irs.add(1);
     tcb.rcv_adv = tcb.rcv_nxt.add(env.fixed.syn_window);
@@ -179,37 +179,37 @@ pub fn passive(record: &SynRcvd, seg: &Segment, mss: u16, (hash, ts_offset): (u6
     tcb.snd_una = tcb.snd_end;
     tcb.snd_nxt = tcb.snd_end;
     (tcb.ts_recent, tcb.ts_recent_at_ms) = (record.ts_recent, env.now_ms);
-    if let Some(shift) = record.offered.window_scale() {
-        (tcb.snd_shift, tcb.rcv_shift) = (shift, env.fixed.own_shift);
-    }
     tcb.heard_at_ms = env.now_ms;
     tcb.answered_at_ms = env.now_ms.wrapping_sub(input::ANSWERS_APART_MS);
-    tcb.rtt.backoff = record.retries;
     if let Some(timestamps) = seg.timestamps
-        && tcb.bits.has(Bits::TIMESTAMPS)
-        && record.retries == 0
         && let Some(rtt_ms) = since_echo_ms(&tcb, timestamps.echo, env)
     {
         tcb.rtt = Rtt::first(rtt_ms * 1_000);
     }
-    tcb.events = Events::ACCEPTED;
-    open_congestion(&mut tcb);
-    timers::arm_keepalive(&mut tcb, env);
+    (tcb.snd_shift, tcb.rcv_shift) = (record.offered.shift(), env.fixed.own_shift);
     tcb.snd_wnd = u32::from(seg.window) << tcb.snd_shift;
     tcb.snd_wnd_max = tcb.snd_wnd;
     (tcb.snd_wl1, tcb.snd_wl2) = (seg.seq, seg.ack);
+    tcb.congestion.start(u32::from(tcb.mss) - TIMESTAMPS_LEN);
+    tcb.congestion.recover = tcb.iss;
+    timers::arm_keepalive(&mut tcb, env);
     tcb
 }
 
-/// What [`passive`] left of the third segment, where it has no text and came in order.
-#[inline(always)]
-pub fn third_segment(tcb: &mut Tcb, seg: &Segment, env: &mut Env) {
-    if let Some(timestamps) = seg.timestamps {
-        tcb.ts_recent = timestamps.value;
+/// What is otherwise where the SYN did not offer all options, or the SYN-ACK was sent several times.
+#[cold]
+pub fn agree_to_less(tcb: &mut Tcb, record: &SynRcvd) {
+    tcb.bits.clear(ALL_AGREED);
+    tcb.bits.set(agreed(record.offered));
+    if record.offered.window_scale().is_none() {
+        tcb.snd_wnd >>= tcb.snd_shift;
+        (tcb.snd_wnd_max, tcb.snd_shift, tcb.rcv_shift) = (tcb.snd_wnd, 0, 0);
     }
-    if seg.flags.fin() {
-        close::eighth_fin(tcb, seg, env);
+    if !record.offered.timestamps() || record.retries > 0 {
+        // Whether the echo is of the SYN-ACK, and of which, is not known.
+        tcb.rtt = Rtt { backoff: record.retries, ..Rtt::default() };
     }
+    open_congestion(tcb);
 }
 
 /// What both ends want of the options (RFC 7323 §1.3, §2.2, §3.2; RFC 2018 §2).
@@ -349,19 +349,6 @@ pub enum HalfOpen {
     Refuse(DropReason),
 }
 
-/// The third segment as it nearly always is: in order, not older than the SYN, with the ACK of our SYN and without SYN and RST.
-#[inline]
-pub fn completes_at_sight(record: &SynRcvd, seg: &Segment) -> bool {
-    let stamp_holds = match (record.offered.timestamps(), seg.timestamps) {
-        (true, Some(theirs)) => theirs.value.wrapping_sub(record.ts_recent) as i32 >= 0,
-        (agreed, _) => !agreed,
-    };
-    seg.seq == record.irs.add(1)
-        && seg.ack == record.iss.add(1)
-        && seg.flags.only(Flags::SYN | Flags::RST | Flags::ACK) == Flags::ACK
-        && stamp_holds
-}
-
 /// SEGMENT ARRIVES in a passive SYN-RECEIVED.
 pub fn syn_rcvd_arrives(record: &SynRcvd, seg: &Segment, config: &TcpConfig) -> HalfOpen {
     let rcv_nxt = record.irs.add(1);
@@ -407,6 +394,8 @@ pub fn syn_rcvd_arrives(record: &SynRcvd, seg: &Segment, config: &TcpConfig) -> 
 
 /// Both ends offer all options.
 pub(super) const ALL_AGREED: Bits = Bits::TIMESTAMPS.and(Bits::SACK).and(Bits::SCALING);
+/// What they take of a segment, in bytes (RFC 7323, appendix A).
+pub(super) const TIMESTAMPS_LEN: u32 = 12;
 const ECHO_MS_MAX: u32 = 60_000;
 /// Never believe a peer that wants segments smaller than this: each costs a frame and a header.
 pub(super) const MSS_MIN: u16 = 64;

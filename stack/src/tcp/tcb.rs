@@ -17,6 +17,7 @@ use crate::ip::NeighbourId;
 use crate::tcp::chain::Chain;
 use crate::tcp::close::Closed;
 use crate::tcp::congestion::Congestion;
+use crate::tcp::open;
 use crate::tcp::rtt::Rtt;
 use crate::tcp::sack::Cold;
 use crate::tcp::state::State;
@@ -249,7 +250,7 @@ impl Tcb {
     /// Payload of a full segment, in bytes: what the options leave (RFC 6691).
     #[inline]
     pub fn segment_max(&self) -> u32 {
-        u32::from(self.mss) - if self.bits.has(Bits::TIMESTAMPS) { 12 } else { 0 }
+        u32::from(self.mss) - if self.bits.has(Bits::TIMESTAMPS) { open::TIMESTAMPS_LEN } else { 0 }
     }
 
     /// Our FIN was sent: its sequence number is `snd_end`.

@@ -1,6 +1,7 @@
 //! The segments that open and end nearly every connection, each taken in one go. One look tells them from all others, for which
 //! [`input`](crate::tcp::input) has every step of RFC 9293 §3.10.7; what a step would do to these is done here, and nothing else.
 
+use crate::demux::syn_rcvd::SynRcvd;
 use crate::metrics::Counter;
 use crate::tcp::env::Env;
 use crate::tcp::rtt::Rtt;
@@ -50,6 +51,32 @@ pub fn opens(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> bool {
     (tcb.snd_wl1, tcb.snd_wl2) = (seg.seq, seg.ack);
     env.metrics.count(Counter::Established);
     true
+}
+
+/// Whether this is the third segment as it nearly always is: in order, not older than the SYN, with the ACK of our SYN-ACK, which was
+/// sent once and agreed to all options, without text.
+#[inline(always)]
+pub fn completes(record: &SynRcvd, seg: &Segment) -> bool {
+    let Some(timestamps) = seg.timestamps else { return false };
+    seg.payload_len == 0
+        && seg.seq == record.irs.add(1)
+        && seg.ack == record.iss.add(1)
+        && seg.flags.only(Flags::SYN | Flags::RST | Flags::ACK) == Flags::ACK
+        && timestamps.value.wrapping_sub(record.ts_recent) as i32 >= 0
+        && record.offered.is_all()
+        && record.retries == 0
+}
+
+/// What [`open::passive`] leaves of a segment that [`completes`].
+#[inline(always)]
+pub fn third_segment(tcb: &mut Tcb, seg: &Segment) {
+    if let Some(timestamps) = seg.timestamps {
+        tcb.ts_recent = timestamps.value;
+    }
+    if seg.flags.fin() {
+        close::take_fin(tcb);
+        tcb.enter(State::CloseWait);
+    }
 }
 
 /// In other states, takes the acknowledgment of our FIN and all before it, without text, perhaps with the peer's FIN. Nothing of ours
