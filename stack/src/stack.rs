@@ -29,6 +29,7 @@ use crate::ip::{Ip, Learned};
 use crate::metrics::{Counter, Metrics};
 use crate::tcp::env::Env;
 use crate::tcp::isn::IsnSecret;
+use crate::tcp::output::mss;
 use crate::tcp::tcb::{Bits, Tcb};
 use crate::time::{Duration, Instant};
 use crate::timer_wheel::TimerWheel;
@@ -63,6 +64,8 @@ pub struct Stack {
     isn: IsnSecret,
     /// The [span of time](crate::tcp::cookie::epoch) in which a SYN was last answered by a cookie.
     cookies_in: Option<u32>,
+    /// The MSS to announce where the path is as wide as the link: IPv6's and IPv4's.
+    link_mss: [u16; 2],
     wheel: TimerWheel,
     home: Home,
     core: u16,
@@ -123,6 +126,7 @@ impl Stack {
             ports: Ports::new([word(2), word(3), word(4), word(5)], port_min..=port_max),
             isn: IsnSecret::new(&half(3), [word(4), word(5)]),
             cookies_in: None,
+            link_mss: [false, true].map(|is_v4| mss(config.ip.mtu, is_v4)),
             wheel: TimerWheel::new(limits.conns_max, 0),
             home: Home::new(caps.queues, caps.rss.as_ref()),
             core: caps.queue,

@@ -102,7 +102,7 @@ pub struct Ip {
     /// Who was looked up last.
     last: (Address, NeighbourId),
     /// Whom a source was looked up for last, and which. Routes do not change.
-    last_source: (Address, Address),
+    last_source: Option<(Address, Address)>,
     /// Packets for neighbours (the address beside them) that are being asked.
     waiting: VecDeque<(Address, Frame)>,
     waiting_max: usize,
@@ -146,7 +146,7 @@ impl Ip {
             neighbours,
             path_mtus: PathMtus::new(config.path_mtus_max, config.hash_key),
             last: (Address::UNSPECIFIED_V6, NeighbourId::default()),
-            last_source: (Address::UNSPECIFIED_V6, Address::UNSPECIFIED_V6),
+            last_source: None,
             waiting: VecDeque::with_capacity(config.waiting_packets_max),
             waiting_max: config.waiting_packets_max,
             learned: ArrayVec::new(),
@@ -227,13 +227,22 @@ impl Ip {
     }
 
     /// The address of ours to send to `dst` from; `None` without a route.
-    #[inline]
     pub fn source_for(&mut self, dst: Address) -> Option<Address> {
-        // There is no source for the unspecified address.
-        if self.last_source.0 != dst || dst.is_unspecified() {
-            self.last_source = (dst, self.local.routes.source_for(dst)?);
-        }
-        Some(self.last_source.1)
+        let source = self.last_source_for(dst).or_else(|| self.local.routes.source_for(dst))?;
+        self.last_source = Some((dst, source));
+        Some(source)
+    }
+
+    /// The same, if it is the one that was asked for last.
+    #[inline]
+    pub fn last_source_for(&self, dst: Address) -> Option<Address> {
+        self.last_source.filter(|(last, _)| *last == dst).map(|(_, source)| source)
+    }
+
+    /// Whether there is any path that carries less than the link.
+    #[inline]
+    pub fn knows_narrow_paths(&self) -> bool {
+        !self.path_mtus.is_empty()
     }
 
     /// Where a packet for `dst` goes on the link. The fast path is an index and two compares: keep `cached` with the

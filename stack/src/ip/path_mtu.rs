@@ -23,6 +23,12 @@ impl PathMtus {
         PathMtus { paths: HashTable::with_capacity(paths_max), hasher, paths_max }
     }
 
+    /// Whether nothing is known.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
     /// The MTU in bytes of the path to `dst` over a link of `link_mtu`.
     #[inline(always)]
     pub fn get(&self, now: Instant, dst: Address, link_mtu: u16) -> u16 {

@@ -50,14 +50,13 @@ impl Stack {
             return Err(ConnectError::ShuttingDown);
         }
         let to = Address::from(remote.ip());
-        if remote.port() == 0 || !to.is_valid_source() || to.is_unspecified() || self.ip.is_ours(to) {
+        if remote.port() == 0 {
             return Err(ConnectError::BadAddress);
         }
-        let from = match local.map(Address::from) {
-            Some(local) if !self.ip.is_ours(local) => return Err(ConnectError::NotOurAddress),
-            Some(local) if local.is_v4() != to.is_v4() => return Err(ConnectError::NoRoute),
-            Some(local) => local,
-            None => self.ip.source_for(to).ok_or(ConnectError::NoRoute)?,
+        let from = match (local, self.ip.last_source_for(to)) {
+            // Whoever was connected to before may be connected to again.
+            (None, Some(from)) => from,
+            _ => self.ends_of(local.map(Address::from), to)?,
         };
         if self.conns.len() >= self.conns.capacity() {
             return Err(ConnectError::TooManyConnections);
@@ -77,6 +76,20 @@ impl Stack {
         tcb.bits.set(Bits::OWING);
         self.owing.push_back(conn.index());
         Ok(conn)
+    }
+
+    /// Our address for a connection to `to`, where both may be what they are.
+    #[inline(never)]
+    fn ends_of(&mut self, local: Option<Address>, to: Address) -> Result<Address, ConnectError> {
+        if !to.is_valid_source() || to.is_unspecified() || self.ip.is_ours(to) {
+            return Err(ConnectError::BadAddress);
+        }
+        match local {
+            Some(local) if !self.ip.is_ours(local) => Err(ConnectError::NotOurAddress),
+            Some(local) if local.is_v4() != to.is_v4() => Err(ConnectError::NoRoute),
+            Some(local) => Ok(local),
+            None => self.ip.source_for(to).ok_or(ConnectError::NoRoute),
+        }
     }
 
     /// Gives `key` a port of ours: one whose flow is new and whose answers come to this core. Its hash, or `None` without a port.
@@ -116,7 +129,10 @@ impl Stack {
     /// The MSS to announce and to send at most: what the path carries (RFC 9293 §3.7.1, RFC 6691).
     #[inline(always)]
     pub(super) fn local_mss(&self, key: &FlowKey) -> u16 {
-        output::mss(self.ip.path_mtu(self.env.now, key.remote), key.local.is_v4())
+        match self.ip.knows_narrow_paths() {
+            true => output::mss(self.ip.path_mtu(self.env.now, key.remote), key.local.is_v4()),
+            false => self.link_mss[usize::from(key.local.is_v4())],
+        }
     }
 
     #[inline]
