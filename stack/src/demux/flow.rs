@@ -70,6 +70,18 @@ impl FlowHasher {
         }
     }
 
+    /// The hash of a flow as it would be with this port of ours.
+    #[inline(always)]
+    pub const fn hash_from(&self, key: &FlowKey, local_port: u16) -> u64 {
+        match key.local.is_v4() {
+            true => {
+                let ports = (key.remote_port as u32) << 16 | local_port as u32;
+                self.hash_v4(key.local.as_v4(), key.remote.as_v4(), ports)
+            }
+            false => self.hash_v6(&FlowKey { local_port, ..*key }),
+        }
+    }
+
     /// The hash of an IPv4 flow: two addresses are one word.
     #[inline(always)]
     pub const fn hash_v4(&self, local: [u8; 4], remote: [u8; 4], ports: u32) -> u64 {

@@ -73,11 +73,23 @@ impl Listeners {
     /// The listener for a segment to this address and port, and its place in the table: what a half-open connection remembers of it.
     #[inline]
     pub fn find(&self, local: Address, port: u16) -> Option<(u16, &Listener)> {
-        let place = match self.ports[usize::from(port)] {
-            sole if sole & SOLE != 0 => sole as u16,
-            first => self.find_among(first, local, port)?,
-        };
+        let place = self.place_of(local, port)?;
         Some((place, self.slab.get(place.into())?))
+    }
+
+    /// The same, to count on. Its address and port stay as they are.
+    #[inline]
+    pub fn find_mut(&mut self, local: Address, port: u16) -> Option<(u16, &mut Listener)> {
+        let place = self.place_of(local, port)?;
+        Some((place, self.slab.get_mut(place.into())?))
+    }
+
+    #[inline]
+    fn place_of(&self, local: Address, port: u16) -> Option<u16> {
+        match self.ports[usize::from(port)] {
+            sole if sole & SOLE != 0 => Some(sole as u16),
+            first => self.find_among(first, local, port),
+        }
     }
 
     /// Of the listeners on one port, whose first is this, the most exact that fits.

@@ -27,16 +27,19 @@ impl Ports {
     #[inline]
     pub fn towards(&self, key: &FlowKey) -> Walk {
         debug_assert_eq!(key.local_port, 0, "a destination has one walk");
-        let hash = self.hasher.hash(key);
+        let hash = self.hasher.hash_from(key, 0);
         let offset = (((hash >> 32) * u64::from(self.count)) >> 32) as u32;
-        Walk { counter: hash as usize % COUNTERS, offset, left: self.count.min(PROBES_MAX) }
+        Walk { counter: hash as usize % COUNTERS, offset, tried: 0 }
     }
 
     /// Takes the port that comes next: what comes after it is for the next walk. `None` after [`PROBES_MAX`] ports, or where there
     /// are none.
     #[inline]
     pub fn next(&mut self, walk: &mut Walk) -> Option<u16> {
-        walk.left = walk.left.checked_sub(1)?;
+        if walk.tried >= self.count.min(PROBES_MAX) {
+            return None;
+        }
+        walk.tried += 1;
         let port = self.peek(walk);
         // The counter turns over at the end of the range, or the walk would jump there.
         let step = u32::from(self.counters[walk.counter]) + 1;
@@ -57,7 +60,7 @@ impl Ports {
 pub struct Walk {
     counter: usize,
     offset: u32,
-    left: u32,
+    tried: u32,
 }
 
 /// The most ports of one walk.

@@ -8,7 +8,7 @@ use crate::app::Closed;
 use crate::demux::flow::FlowKey;
 use crate::demux::flows::Owner;
 use crate::demux::listeners::Listener;
-use crate::demux::syn_rcvd::SynRcvd;
+use crate::demux::syn_rcvd::{SynRcvd, SynRcvds};
 use crate::demux::time_wait::TimeWait;
 use crate::metrics::{Counter, DropReason};
 use crate::tcp::close::{self, Waiting};
@@ -288,7 +288,8 @@ impl Stack {
             Waiting::NewConnection => {
                 // What cannot be a connection now does not end TIME-WAIT; the SYN comes again.
                 let listener = self.listeners.find(record.key.local, record.key.local_port);
-                if let Err(reason) = self.admits(listener.map(|(_, listener)| listener), seg) {
+                let listener = listener.map(|(_, listener)| listener);
+                if let Err(reason) = admits(listener, seg, &self.half_open, self.shutting_down) {
                     return self.env.metrics.dropped(reason);
                 }
                 self.env.metrics.count(Counter::TimeWaitReused);
@@ -312,14 +313,14 @@ impl Stack {
         if seg.flags.rst() {
             return self.env.metrics.dropped(DropReason::ListenRefused); // first
         }
-        let Some((place, listener)) = self.listeners.find(key.local, key.local_port) else {
+        let Some((place, listener)) = self.listeners.find_mut(key.local, key.local_port) else {
             self.env.metrics.dropped(DropReason::NoConnection);
             return self.refuse(arrived, tx);
         };
         if seg.flags.ack() {
             return self.ack_arrives(arrived, tx); // second
         }
-        match self.admits(Some(listener), seg) {
+        match admits(Some(listener), seg, &self.half_open, self.shutting_down) {
             Err(DropReason::BacklogFull) if self.env.config.syn_cookies => return self.send_cookie(arrived, tx),
             Err(reason) => return self.env.metrics.dropped(reason), // fourth
             Ok(()) => {}
@@ -335,9 +336,7 @@ impl Stack {
             self.half_open.remove(at);
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         }
-        if let Some(listener) = self.listeners.get_mut(place) {
-            listener.half_open += 1;
-        }
+        listener.half_open += 1;
         self.env.metrics.count(Counter::PassiveOpens);
         self.syn_ack_in_place(&record, arrived, tx);
     }
@@ -399,22 +398,6 @@ impl Stack {
         self.env.metrics.count(Counter::PassiveOpens);
         self.env.metrics.count(Counter::SynCookiesOpened);
         self.conn_arrives(conn, arrived, tx);
-    }
-
-    /// Whether a listener takes this segment as the beginning of a connection.
-    fn admits(&self, listener: Option<&Listener>, seg: &Segment) -> Result<(), DropReason> {
-        if !seg.flags.syn() || seg.flags.fin() {
-            return Err(DropReason::ListenRefused);
-        }
-        let table_full = self.half_open.len() >= self.half_open.capacity();
-        match listener {
-            None => Err(DropReason::NoConnection),
-            Some(_) if self.shutting_down => Err(DropReason::ListenRefused),
-            Some(listener) if table_full || listener.half_open >= listener.half_open_max => {
-                Err(DropReason::BacklogFull)
-            }
-            Some(_) => Ok(()),
-        }
     }
 
     /// The listener of a half-open connection, if it is still there.
@@ -488,5 +471,25 @@ impl Stack {
     #[inline]
     fn path_back(&self, frame: &Frame, peer: &Address) -> Path {
         Path::new(self.ip.ethernet(packet::src_mac(frame)), peer, self.tx_checksum)
+    }
+}
+
+/// Whether a listener takes this segment as the beginning of a connection.
+#[inline]
+fn admits(
+    listener: Option<&Listener>,
+    seg: &Segment,
+    half_open: &SynRcvds,
+    shutting_down: bool,
+) -> Result<(), DropReason> {
+    if !seg.flags.syn() || seg.flags.fin() {
+        return Err(DropReason::ListenRefused);
+    }
+    let table_full = half_open.len() >= half_open.capacity();
+    match listener {
+        None => Err(DropReason::NoConnection),
+        Some(_) if shutting_down => Err(DropReason::ListenRefused),
+        Some(listener) if table_full || listener.half_open >= listener.half_open_max => Err(DropReason::BacklogFull),
+        Some(_) => Ok(()),
     }
 }

@@ -93,17 +93,16 @@ impl Stack {
     }
 
     /// Gives `key` a port of ours: one whose flow is new and whose answers come to this core. Its hash, or `None` without a port.
-    #[inline]
+    #[inline(always)]
     fn take_port(&mut self, key: &mut FlowKey) -> Option<u64> {
         let mut walk = self.ports.towards(key);
         key.local_port = self.ports.next(&mut walk)?;
-        let mut hash = self.hasher.hash(key);
+        let mut hash = self.hasher.hash_from(key, key.local_port);
         if !self.is_usable(key, hash) {
             hash = self.walk_on(&mut walk, key)?;
         }
         // Whoever opens one connection opens more: the place of the next one is on its way meanwhile.
-        let next = FlowKey { local_port: self.ports.peek(&walk), ..*key };
-        self.flows.prefetch(self.hasher.hash(&next));
+        self.flows.prefetch(self.hasher.hash_from(key, self.ports.peek(&walk)));
         Some(hash)
     }
 
@@ -413,6 +412,19 @@ impl Stack {
     /// The record's end: everything of it goes back to where it came from. TIME-WAIT goes on in a record of its own.
     #[inline(never)]
     pub(super) fn release(&mut self, at: u32) -> Progress {
+        let Some(tcb) = self.conns.at(at) else { return Progress::Done };
+        if tcb.state() == State::TimeWait || tcb.has_frames() {
+            return self.release_and_wait(at);
+        }
+        self.flows.remove(tcb.hash, Owner::Conn(at));
+        // The wheel keeps its entry, for the next connection in this place, or finds nobody there.
+        self.conns.discard(at);
+        Progress::Done
+    }
+
+    /// The end of a record that leaves something behind.
+    #[inline(never)]
+    fn release_and_wait(&mut self, at: u32) -> Progress {
         if self.waiting.len() == self.waiting.capacity() {
             self.make_room_to_wait(at);
         }
@@ -431,7 +443,6 @@ impl Stack {
         } else {
             flows.remove(hash, Owner::Conn(at));
         }
-        // The wheel keeps its entry, for the next connection in this place, or finds nobody there.
         conns.discard(at);
         Progress::Done
     }

@@ -14,8 +14,11 @@ use crate::wire::tcp::{Flags, Segment};
 /// `false`, and nothing done, for any other segment.
 #[inline(always)]
 pub fn opens(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> bool {
-    let (Some(timestamps), Some(mss), Some(shift)) = (seg.timestamps, seg.mss, seg.window_scale) else { return false };
-    let is_usual = seg.flags.only(DECIDING) == Flags::SYN | Flags::ACK
+    let (Some(timestamps), Some(mss), Some(shift)) = (&seg.timestamps, &seg.mss, &seg.window_scale) else {
+        return false;
+    };
+    let is_usual = tcb.state() == State::SynSent
+        && seg.flags.only(DECIDING) == Flags::SYN | Flags::ACK
         && seg.payload_len == 0
         && seg.ack == tcb.snd_nxt
         && seg.ack == tcb.iss.add(1)
@@ -32,8 +35,8 @@ pub fn opens(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> bool {
     tcb.last_ack_sent = tcb.rcv_nxt;
     (tcb.ts_recent, tcb.ts_recent_at_ms) = (timestamps.value, env.now_ms);
     tcb.heard_at_ms = env.now_ms;
-    tcb.mss = tcb.mss.min(mss.max(open::MSS_MIN));
-    tcb.snd_shift = shift;
+    tcb.mss = tcb.mss.min((*mss).max(open::MSS_MIN));
+    tcb.snd_shift = *shift;
     if let Some(rtt_ms) = open::since_echo_ms(tcb, timestamps.echo, env) {
         tcb.rtt = Rtt::first((rtt_ms + 1) * 1_000); // rounded up to the tick
     }
@@ -84,7 +87,7 @@ pub fn third_segment(tcb: &mut Tcb, seg: &Segment) {
 /// any other segment.
 #[inline(always)]
 pub fn ends(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> bool {
-    let Some(timestamps) = seg.timestamps else { return false };
+    let Some(timestamps) = &seg.timestamps else { return false };
     // As in `input::passes_at_sight`, and nothing else to be done but what is done below.
     let is_usual = seg.payload_len == 0
         && seg.ack == tcb.snd_nxt
