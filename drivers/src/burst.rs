@@ -1,5 +1,8 @@
 //! Bursts: fixed-capacity arrays in which frames move between a driver and the stack.
 
+use core::mem::ManuallyDrop;
+use core::ops::Deref;
+
 use arrayvec::ArrayVec;
 
 use crate::frame::{Desc, Frame, FramePool, Held};
@@ -13,13 +16,45 @@ pub type RxBurst = ArrayVec<Frame, BURST>;
 /// Empties a burst: each frame is handed on with a place for it. Panics if the places are fewer; if `to` does, the frames that it was
 /// not given yet are lost.
 #[inline(always)]
-pub fn deal<T>(rx: &mut RxBurst, places: &mut [T], mut to: impl FnMut(Frame, &mut T)) {
+pub fn deal<T>(rx: &mut RxBurst, places: &mut [T], mut to: impl FnMut(Dealt<'_>, &mut T)) {
     let places = &mut places[..rx.len()];
-    // SAFETY: nothing is fewer; what was there is moved out below.
+    // SAFETY: nothing is fewer, and the burst does not drop what is dropped or taken as `Dealt`.
     unsafe { rx.set_len(0) };
+    let first = rx.as_mut_ptr().cast::<ManuallyDrop<Frame>>();
     for (nth, place) in places.iter_mut().enumerate() {
-        // SAFETY: so many were there, and each is read once.
-        to(unsafe { rx.as_ptr().add(nth).read() }, place);
+        // SAFETY: so many were there, and each is dealt once.
+        to(Dealt { frame: unsafe { &mut *first.add(nth) } }, place);
+    }
+}
+
+/// A frame of a burst that is being [dealt](deal): to be looked at where it lies, and to be taken, once.
+#[derive(Debug)]
+pub struct Dealt<'a> {
+    frame: &'a mut ManuallyDrop<Frame>,
+}
+
+impl Dealt<'_> {
+    /// The frame itself.
+    #[inline(always)]
+    pub fn take(self) -> Frame {
+        let dealt = ManuallyDrop::new(self);
+        // SAFETY: as the `Dealt` is not dropped, and was made once of this frame, nobody else takes it or drops it.
+        unsafe { core::ptr::read(&**dealt.frame) }
+    }
+}
+
+impl Deref for Dealt<'_> {
+    type Target = Frame;
+    #[inline(always)]
+    fn deref(&self) -> &Frame {
+        self.frame
+    }
+}
+
+impl Drop for Dealt<'_> {
+    fn drop(&mut self) {
+        // SAFETY: it was not taken, and is not used after this.
+        unsafe { ManuallyDrop::drop(self.frame) };
     }
 }
 

@@ -1,19 +1,22 @@
 //! Work on many bytes at once, where the processor has instructions that safe code cannot name.
 
+/// Sixteen bytes that are compared at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(align(16))]
+pub struct Bytes16(pub [u8; 16]);
+
 /// Bit `i` is set if byte `i` of `bytes` is `byte`.
 #[inline(always)]
-pub fn matching_bytes(bytes: &[u8; 16], byte: u8) -> u32 {
-    let [low, high] = bytes.as_chunks().0 else { unreachable!("sixteen bytes are twice eight") };
-    let words = [low, high].map(|word| u64::from_le_bytes(*word));
+pub fn matching_bytes(bytes: &Bytes16, byte: u8) -> u32 {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE2 is part of every x86_64, and these instructions work on values: no memory is touched, shared or not.
+    // SAFETY: SSE2 is part of every x86_64; the sixteen bytes that are read are there, and aligned as their type says.
     unsafe {
-        use core::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8, _mm_set_epi64x, _mm_set1_epi8};
-        let bytes = _mm_set_epi64x(words[1] as i64, words[0] as i64);
-        _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8))) as u32
+        use core::arch::x86_64::{_mm_cmpeq_epi8, _mm_load_si128, _mm_movemask_epi8, _mm_set1_epi32};
+        let wanted = _mm_set1_epi32((u32::from(byte) * 0x0101_0101) as i32);
+        _mm_movemask_epi8(_mm_cmpeq_epi8(wanted, _mm_load_si128((&raw const bytes.0).cast()))) as u32
     }
     #[cfg(not(target_arch = "x86_64"))]
-    portable(words, byte)
+    portable(bytes, byte)
 }
 
 /// The sum of the halves of all words, in the machine's byte order.
@@ -47,7 +50,7 @@ fn sum_halves_inline(words: &[[u8; 8]]) -> u64 {
 
 /// [`matching_bytes`] with plain arithmetic.
 #[cfg(any(test, not(target_arch = "x86_64")))]
-fn portable(words: [u64; 2], byte: u8) -> u32 {
+fn portable(bytes: &Bytes16, byte: u8) -> u32 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     let mask = |word: u64| {
         let differing = word ^ u64::from_ne_bytes([byte; 8]);
@@ -55,7 +58,8 @@ fn portable(words: [u64; 2], byte: u8) -> u32 {
         // The multiplication gathers the eighth bits of all bytes in the top byte.
         ((zeros >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
     };
-    mask(words[0]) | mask(words[1]) << 8
+    let [low, high] = bytes.0.as_chunks().0 else { unreachable!("sixteen bytes are twice eight") };
+    mask(u64::from_le_bytes(*low)) | mask(u64::from_le_bytes(*high)) << 8
 }
 
 #[cfg(test)]

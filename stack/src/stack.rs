@@ -82,6 +82,8 @@ pub struct Stack {
     /// What the burst's frames were read into: a place for each. Of the first `arrived_len` those with a frame are taken.
     arrived: Vec<Arrived>,
     arrived_len: usize,
+    /// A place among them is no longer [prepared](Arrived::prepare).
+    arrived_otherwise: bool,
     trace: Trace,
     wake_at: Option<Instant>,
     shutting_down: bool,
@@ -136,8 +138,9 @@ impl Stack {
             owing: Turns::with_capacity(limits.conns_max),
             strays: ArrayVec::new(),
             astray_errors: ArrayVec::new(),
-            arrived: (0..BURST).map(|_| Arrived::default()).collect(),
+            arrived: (0..BURST).map(|_| Arrived::new()).collect(),
             arrived_len: 0,
+            arrived_otherwise: false,
             trace: Trace::new(TRACE_RECORDS),
             wake_at: None,
             shutting_down: false,
@@ -204,11 +207,10 @@ impl Stack {
     fn demux(&mut self) {
         for arrived in &mut self.arrived[..self.arrived_len] {
             arrived.guess = self.flows.guess(arrived.hash);
-            match arrived.guess {
-                Some(Owner::Conn(at)) => self.conns.prefetch(at),
-                Some(Owner::SynRcvd(at)) => self.half_open.prefetch(at),
-                Some(Owner::TimeWait(at)) => self.waiting.prefetch(at),
-                None => {}
+            match arrived.guess.owner() {
+                Owner::Conn(at) => self.conns.prefetch(at),
+                Owner::SynRcvd(at) => self.half_open.prefetch(at),
+                Owner::TimeWait(at) => self.waiting.prefetch(at),
             }
         }
     }
@@ -216,11 +218,15 @@ impl Stack {
     /// Stage 3.
     fn tcp(&mut self, tx: &mut TxBurst) {
         let mut burst = core::mem::take(&mut self.arrived);
-        for arrived in &mut burst[..self.arrived_len] {
+        let arrived = &mut burst[..self.arrived_len];
+        for arrived in &mut *arrived {
             if arrived.frame.is_some() {
                 self.segment_arrives(arrived, tx);
-                arrived.frame = None;
             }
+        }
+        self.env.pool.free_burst(arrived, |arrived| &mut arrived.frame);
+        if core::mem::take(&mut self.arrived_otherwise) {
+            arrived.iter_mut().for_each(Arrived::prepare);
         }
         self.arrived_len = 0;
         self.arrived = burst;

@@ -4,8 +4,8 @@ use super::{Desc, FramePool, FrameSize, HEADROOM, Region};
 use crate::ring::Filler;
 
 /// For the in-memory wire: carries packets that a pool sends into frames that `to` posted, and completes them. Begins with the
-/// first and ends before one that is not usual: longer than a few headers or than `len_max`, shorter than `len_min`, held, or of
-/// another worker's share. Says how many.
+/// first and ends before one that is not usual: longer than a few headers or than `len_max`, shorter than `len_min`, not at
+/// [`HEADROOM`], held, or of another worker's share. Says how many.
 #[inline]
 pub(crate) fn carry_usual(
     from: &FramePool,
@@ -45,9 +45,12 @@ fn carry_usual_inline(
 ) -> usize {
     // How much longer than the shortest: what is shorter than that counts as too long.
     let excess_max = len_max.min(SHORT as u16) - len_min;
+    let usual_min = head_and_len(HEADROOM as u16, len_min);
     let mut sent = from.completions();
     posted.fill_burst(packets, |posted, packet| {
-        if packet.len.wrapping_sub(len_min) > excess_max || packet.head > HEAD_MAX {
+        // Where the packet begins and how long it is, in one look: after the turn another place is a large number.
+        let differs = head_and_len(packet.head, packet.len).wrapping_sub(usual_min).rotate_left(16);
+        if differs > u32::from(excess_max) {
             return false;
         }
         let Some(frame) = sent.usual(packet.index) else { return false };
@@ -55,17 +58,20 @@ fn carry_usual_inline(
         // packet's, which nobody writes while its Desc exists.
         unsafe {
             let to = to.frames.at(posted.index).add(HEADROOM);
-            core::ptr::copy_nonoverlapping(sent.at(&frame).add(packet.head as usize), to, SHORT);
+            core::ptr::copy_nonoverlapping(sent.at(&frame).add(HEADROOM), to, SHORT);
         }
         debug_assert_eq!(posted.head as usize, HEADROOM, "as it was posted");
-        posted.len = packet.len;
+        (posted.head, posted.len) = (packet.head, packet.len);
         sent.completed_usual(frame);
         true
     })
 }
 
+#[inline(always)]
+fn head_and_len(head: u16, len: u16) -> u32 {
+    u32::from(len) << 16 | u32::from(head)
+}
+
 /// Packets up to this length are copied with a few instructions, whatever their length: all that a TCP sends without payload.
 const SHORT: usize = 96;
-/// So many bytes behind this are inside the frame.
-const HEAD_MAX: u16 = (FrameSize::Small.bytes() - SHORT) as u16;
-const _: () = assert!(HEADROOM <= HEAD_MAX as usize);
+const _: () = assert!(HEADROOM + SHORT <= FrameSize::Small.bytes());

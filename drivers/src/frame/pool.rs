@@ -123,9 +123,10 @@ impl FramePool {
         inner.free_len.set(left.len());
         let frames = inner.frames;
         taken.iter().map(move |index| {
+            let index = index.get();
             // SAFETY: every number in the list was checked; the pool keeps the region.
-            unsafe { frames.give(index.get(), FILL) };
-            Desc { index: index.get(), head: HEADROOM as u16, len: 0 }
+            unsafe { frames.give(index, FILL) };
+            Desc { index, head: HEADROOM as u16, len: 0 }
         })
     }
 
@@ -165,13 +166,18 @@ impl FramePool {
 
     /// For drivers: frames that were posted to receive into come back from a ring with packets, as many as `rx` has room for.
     /// Where in its frame a packet is, [`Region::write`] said, or what does the same.
+    ///
+    /// # Safety
+    /// What is on the ring, [`fill`](Self::fill) of this pool gave.
     #[inline(always)]
-    pub(crate) fn filled_burst(&self, ring: &mut Poster<Desc>, rx: &mut RxBurst) {
+    pub(crate) unsafe fn filled_burst(&self, ring: &mut Poster<Desc>, rx: &mut RxBurst) {
         let inner = self.inner();
-        let (before, first) = (rx.len(), rx.as_mut_ptr());
+        let (before, first, frames) = (rx.len(), rx.as_mut_ptr(), inner.frames);
         let mut len = before;
         ring.take_burst(rx.remaining_capacity()).for_each(|desc| {
-            inner.filled(&desc);
+            debug_assert!(inner.is_ours(desc.index));
+            // SAFETY: the pool gave it, so there is such a frame; the region is kept.
+            unsafe { frames.hand_over(desc.index, FILL, CPU) };
             let frame = Frame { pool: self.inner, index: desc.index, head: desc.head, len: desc.len };
             // SAFETY: the ring gives no more than there is room for.
             unsafe { first.add(len).write(frame) };
@@ -180,6 +186,33 @@ impl FramePool {
         // SAFETY: so many were written.
         unsafe { rx.set_len(len) };
         inner.refs.set(inner.refs.get() + len - before);
+    }
+
+    /// Frees the frames that are still in their places, as dropping each would, in a closer loop for those of this share.
+    #[inline(always)]
+    pub fn free_burst<T>(&self, places: &mut [T], frame_of: impl Fn(&mut T) -> &mut Option<Frame>) {
+        let mut freed = self.completions();
+        let ((start, share_len), before) = (freed.share, freed.free_len);
+        let mut has_others = false;
+        for place in &mut *places {
+            let place = frame_of(place);
+            match place {
+                Some(frame) if frame.pool == self.inner && frame.index.wrapping_sub(start) < share_len => {
+                    // Whoever has a `Frame` has the frame: its owner need not be looked at.
+                    let frame = Usual { index: frame.index };
+                    core::mem::forget(place.take());
+                    freed.completed_usual(frame);
+                }
+                other => has_others |= other.is_some(),
+            }
+        }
+        let count = freed.free_len - before;
+        drop(freed);
+        // They were references; this handle is one more.
+        self.inner().refs.set(self.inner().refs.get() - count);
+        if has_others {
+            places.iter_mut().for_each(|place| *frame_of(place) = None);
+        }
     }
 
     /// For drivers: the device has sent this frame.
@@ -199,7 +232,8 @@ impl FramePool {
     #[inline(always)]
     pub(super) fn completions(&self) -> Completions<'_> {
         let inner = self.inner();
-        Completions { inner, free_len: inner.free_len.get() }
+        let (free, share) = (NonNull::from(&*inner.free).cast(), (inner.share_start, inner.share_len));
+        Completions { inner, frames: inner.frames, share, free, free_len: inner.free_len.get() }
     }
 
     /// A new handle.
@@ -251,6 +285,10 @@ impl fmt::Debug for FramePool {
 /// Frames on their way back from a device that has sent them.
 pub(super) struct Completions<'a> {
     inner: &'a Inner,
+    /// Copies of what is there: a loop has them at hand.
+    frames: Frames,
+    share: (u32, u32),
+    free: NonNull<Cell<u32>>,
     /// As it stands there when this is gone.
     free_len: usize,
 }
@@ -268,11 +306,12 @@ impl Completions<'_> {
     /// The usual frame that a device has: one of this share, that nobody holds.
     #[inline(always)]
     pub(super) fn usual(&self, index: u32) -> Option<Usual> {
-        if !self.inner.is_ours(index) {
+        let (start, len) = self.share;
+        if index.wrapping_sub(start) >= len {
             return None;
         }
         // SAFETY: the share lies inside the region, which the pool keeps.
-        let owner = unsafe { self.inner.frames.owner(index) };
+        let owner = unsafe { self.frames.owner(index) };
         (owner.load(Ordering::Relaxed) == DEVICE).then_some(Usual { index })
     }
 
@@ -280,16 +319,16 @@ impl Completions<'_> {
     #[inline(always)]
     pub(super) fn at(&self, frame: &Usual) -> *const u8 {
         // SAFETY: it is one of the region's.
-        unsafe { self.inner.frames.at(frame.index) }
+        unsafe { self.frames.at(frame.index) }
     }
 
     /// The device has sent it.
     #[inline(always)]
     pub(super) fn completed_usual(&mut self, frame: Usual) {
         // SAFETY: it is one of the region's, which the pool keeps.
-        unsafe { self.inner.frames.owner(frame.index) }.store(FREE, Ordering::Relaxed);
+        unsafe { self.frames.owner(frame.index) }.store(FREE, Ordering::Relaxed);
         // SAFETY: as in `push_free`.
-        unsafe { self.inner.free.get_unchecked(self.free_len).set(frame.index) };
+        unsafe { self.free.add(self.free_len).as_ref().set(frame.index) };
         self.free_len += 1;
     }
 }
@@ -382,6 +421,7 @@ impl Inner {
     }
 
     /// The device put a packet into a frame.
+    #[cfg(feature = "xdp")]
     #[inline(always)]
     fn filled(&self, desc: &Desc) {
         if !self.is_ours(desc.index) {
@@ -428,6 +468,7 @@ fn burst_full() -> ! {
     panic!("the burst is full: ask room() first")
 }
 
+#[cfg(feature = "xdp")]
 #[cold]
 #[inline(never)]
 fn not_ours(index: u32) -> ! {

@@ -144,13 +144,13 @@ fn the_usual_packet_is_carried_and_the_unusual_left() {
         tx.push_new(&here, len).unwrap().fill(len as u8);
         assert_eq!(carry(&mut tx), expected, "{len}");
     }
-    // At the very end of its frame.
-    for (len, expected) in [(96, true), (95, false)] {
+    // Elsewhere in its frame, up to the very end.
+    for cut in [1, 64, 2048 - HEADROOM - 66] {
         let mut frame = here.alloc().unwrap();
-        frame.append(2048 - HEADROOM).fill(7);
-        frame.trim_front(2048 - HEADROOM - len);
+        frame.append(cut + 66).fill(7);
+        frame.trim_front(cut);
         tx.push(frame);
-        assert_eq!(carry(&mut tx), expected, "{len}");
+        assert!(!carry(&mut tx), "{cut}");
     }
     let mut held = here.alloc().unwrap().hold();
     tx.push_held(&mut held, 54, 0).unwrap();
@@ -163,6 +163,35 @@ fn the_usual_packet_is_carried_and_the_unusual_left() {
     assert!(!carry(&mut tx));
     there.bring_home(here.take_away().unwrap());
     assert_eq!((here.free(), there.free(), far.free()), (4, 4, 8));
+}
+
+#[test]
+fn a_burst_is_dealt_and_what_stays_in_its_places_goes_back_to_where_it_belongs() {
+    let region = Region::new(8, FrameSize::Small);
+    let (here, there) = (FramePool::new(region.clone(), 0..4), FramePool::new(region.clone(), 4..8));
+    let far = FramePool::with_frames(4, FrameSize::Small);
+    let mut rx = crate::burst::RxBurst::new();
+    rx.extend([here.alloc(), here.alloc(), there.alloc(), far.alloc(), here.alloc()].into_iter().flatten());
+    rx.push(here.adopt(FramePool::part_with(there.alloc().unwrap())));
+    let (mut places, mut dealt) = ([const { None }; 7], 0);
+    crate::burst::deal(&mut rx, &mut places, |frame, place| {
+        assert!(frame.is_empty());
+        dealt += 1;
+        // The first is not taken.
+        if dealt > 1 {
+            *place = Some(frame.take());
+        }
+    });
+    assert_eq!((rx.len(), dealt, here.free(), there.free(), far.free()), (0, 6, 2, 2, 3));
+    let kept = places[1].take();
+    here.free_burst(&mut places, |place| place);
+    assert!(places.iter().all(Option::is_none));
+    assert_eq!((here.free(), there.free(), far.free()), (3, 3, 4));
+    drop(kept);
+    there.bring_home(here.take_away().unwrap());
+    assert_eq!((here.free(), there.free()), (4, 4));
+    let census = region.census(0..8);
+    assert_eq!(census, Census { free: 8, ..Census::default() });
 }
 
 proptest! {

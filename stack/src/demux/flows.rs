@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use handfast_drivers::prefetch::prefetch_nth;
-use handfast_drivers::simd::matching_bytes;
+use handfast_drivers::simd::{Bytes16, matching_bytes};
 
 /// Who owns a flow: a record of one of the life stages' tables, by its index there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +15,25 @@ pub enum Owner {
     SynRcvd(u32),
     /// A connection in TIME-WAIT.
     TimeWait(u32),
+}
+
+/// Who may own a flow.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Guess(u32);
+
+impl Guess {
+    /// The owner, if it is one. Where nobody was found it names a record that is not there.
+    #[inline(always)]
+    pub const fn owner(self) -> Owner {
+        Owner::unpack(self.0)
+    }
+
+    /// The connection, if it is one: else more than any.
+    #[inline(always)]
+    pub const fn conn(self) -> u32 {
+        // So are connections packed.
+        self.0
+    }
 }
 
 /// Hash of the flow key to owner. The keys are in the records.
@@ -43,11 +62,11 @@ impl Flows {
     }
 
     /// The likely owner of this hash, unverified: its record is what to prefetch before [`find`](Flows::find) compares keys.
-    /// At the limit wrong for one flow in eight, or `None`; `None` for most flows that are not here.
+    /// At the limit wrong for one flow in eight, or nobody; nobody for most flows that are not here.
     #[inline]
-    pub fn guess(&self, hash: u64) -> Option<Owner> {
+    pub fn guess(&self, hash: u64) -> Guess {
         let bucket = &self.buckets[self.home(hash)];
-        bucket.owners.get(bucket.first(tag(hash))).map(|packed| Owner::unpack(*packed))
+        Guess(bucket.owners.get(bucket.first(tag(hash))).map_or(NOBODY, |packed| *packed))
     }
 
     /// Whether a flow with this hash may be here: `false` for most that are not.
@@ -111,7 +130,7 @@ impl Flows {
         let slot = bucket.first(tag(hash));
         let is_removed = match bucket.owners.get(slot) {
             Some(packed) if *packed == owner.pack() => {
-                bucket.tags[slot] = VACANT;
+                bucket.tags.0[slot] = VACANT;
                 true
             }
             _ => self.remove_searched(home, hash, owner.pack()),
@@ -172,7 +191,7 @@ impl Flows {
     #[cold]
     fn remove_searched(&mut self, home: usize, hash: u64, packed: u32) -> bool {
         let Some((found, slot, _)) = self.search(hash, |other| other == packed) else { return false };
-        self.buckets[found].tags[slot] = VACANT;
+        self.buckets[found].tags.0[slot] = VACANT;
         let mut at = home;
         while at != found {
             self.buckets[at].add_past(-1);
@@ -212,7 +231,7 @@ impl Owner {
     const fn unpack(packed: u32) -> Owner {
         let index = packed & (Owner::INDEX_LIMIT - 1);
         match packed >> INDEX_BITS {
-            0 => Owner::Conn(index),
+            0 => Owner::Conn(packed),
             1 => Owner::SynRcvd(index),
             _ => Owner::TimeWait(index),
         }
@@ -223,12 +242,12 @@ impl Owner {
 #[repr(align(64))]
 struct Bucket {
     /// Twelve bytes of hash, [`VACANT`] in an empty slot; the last four bytes count the flows that went past.
-    tags: [u8; SLOTS + 4],
+    tags: Bytes16,
     owners: [u32; SLOTS],
 }
 
 impl Bucket {
-    const EMPTY: Bucket = Bucket { tags: [0; SLOTS + 4], owners: [0; SLOTS] };
+    const EMPTY: Bucket = Bucket { tags: Bytes16([0; SLOTS + 4]), owners: [0; SLOTS] };
 
     /// The first slot that carries this tag; if there is none, what is no slot.
     #[inline(always)]
@@ -254,20 +273,20 @@ impl Bucket {
         let slot = self.first(VACANT);
         let Some(owner) = self.owners.get_mut(slot) else { return false };
         *owner = packed;
-        self.tags[slot] = tag;
+        self.tags.0[slot] = tag;
         true
     }
 
     /// How many flows went past.
     #[inline]
     fn went_past(&self) -> u32 {
-        let [.., a, b, c, d] = self.tags;
+        let [.., a, b, c, d] = self.tags.0;
         u32::from_ne_bytes([a, b, c, d])
     }
 
     fn add_past(&mut self, more: i32) {
         let went_past = self.went_past().wrapping_add_signed(more);
-        self.tags[SLOTS..].copy_from_slice(&went_past.to_ne_bytes());
+        self.tags.0[SLOTS..].copy_from_slice(&went_past.to_ne_bytes());
     }
 }
 
@@ -279,6 +298,8 @@ const fn tag(hash: u64) -> u8 {
 }
 
 const INDEX_BITS: u32 = 30;
+/// Beyond the end of its table.
+const NOBODY: u32 = u32::MAX;
 const SLOTS: usize = 12;
 /// At the limit two thirds of the slots are used; after long churn one flow in ten is then not in its first bucket.
 const FLOWS_PER_BUCKET: usize = 8;

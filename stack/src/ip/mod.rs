@@ -164,13 +164,20 @@ impl Ip {
     ///
     /// # Errors
     /// The reason to drop it.
-    #[inline]
+    #[inline(always)]
     pub fn admit_between(&self, src: Address, dst: Address) -> Result<(), DropReason> {
         let routes = &self.local.routes;
-        if routes.is_ours(src) {
-            return Err(DropReason::BadSource);
+        if routes.is_between_only_and_another(dst, src) { Ok(()) } else { self.admit_between_any(src, dst) }
+    }
+
+    #[cold]
+    fn admit_between_any(&self, src: Address, dst: Address) -> Result<(), DropReason> {
+        let routes = &self.local.routes;
+        match (routes.is_ours(src), routes.is_ours(dst)) {
+            (true, _) => Err(DropReason::BadSource),
+            (false, true) => Ok(()),
+            (false, false) => Err(DropReason::NotOurAddress),
         }
-        if routes.is_ours(dst) { Ok(()) } else { Err(DropReason::NotOurAddress) }
     }
 
     /// Whether a packet is for us and from someone else. Groups are admitted for neighbour discovery only.

@@ -85,6 +85,8 @@ pub struct Routes {
     own: Vec<OwnAddress>,
     /// The first of them: often it is the only one.
     first: Option<Address>,
+    /// It, if it is.
+    only: Option<Address>,
     has_more: bool,
     ranges: Vec<OwnRange>,
     /// Longest prefix first.
@@ -97,13 +99,22 @@ impl Routes {
         routes.extend(own.iter().map(|o| Route { network: o.address, prefix_len: o.prefix_len, gateway: None }));
         routes.sort_by_key(|route| core::cmp::Reverse(route.prefix_len));
         let (first, has_more) = (own.first().map(|own| own.address), own.len() > 1 || !ranges.is_empty());
-        Routes { own, first, has_more, ranges, routes }
+        Routes { own, first, only: first.filter(|_| !has_more), has_more, ranges, routes }
     }
 
     /// Whether `address` is one of ours.
     #[inline(always)]
     pub fn is_ours(&self, address: Address) -> bool {
         self.first == Some(address) || self.has_more && self.is_listed(address)
+    }
+
+    /// Whether there is one address of ours, and this is that, and the other is another.
+    #[inline(always)]
+    pub fn is_between_only_and_another(&self, ours: Address, another: Address) -> bool {
+        let Some(only) = self.only else { return false };
+        let (ours, another, only) = (ours.words(), another.words(), only.words());
+        let differs = |a: (u64, u64), b: (u64, u64)| (a.0 ^ b.0) | (a.1 ^ b.1) != 0;
+        !differs(ours, only) && differs(another, only)
     }
 
     #[inline(never)]

@@ -22,19 +22,27 @@ use crate::tcp::usual;
 use crate::trace::TraceKind;
 use crate::wire::address::Address;
 use crate::wire::packet::{self, Ip};
-use crate::wire::tcp::{Header, Segment, Seq};
+use crate::wire::tcp::{Header, Options, Segment, Seq, Timestamps};
 
 impl Stack {
     /// Takes the segment's frame if it keeps it.
+    #[inline(always)]
     pub(super) fn segment_arrives(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) {
+        if !self.conn_arrives(arrived.guess.conn(), arrived, tx) {
+            self.other_arrives(arrived, tx);
+        }
+    }
+
+    /// A segment that is not, as far as stage 2 could see, a connection's.
+    #[inline(never)]
+    fn other_arrives(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) {
         let key = &arrived.key;
-        match arrived.guess {
-            Some(Owner::Conn(at)) if self.is_conn(at, key) => self.conn_arrives(at, arrived, tx),
-            Some(Owner::SynRcvd(at)) if self.is_half_open(at, key) => self.half_open_arrives(at, arrived, tx),
-            Some(Owner::TimeWait(at)) if self.is_waiting(at, key) => self.time_wait_arrives(at, arrived, tx),
+        match arrived.guess.owner() {
+            Owner::SynRcvd(at) if self.is_half_open(at, key) => self.half_open_arrives(at, arrived, tx),
+            Owner::TimeWait(at) if self.is_waiting(at, key) => self.time_wait_arrives(at, arrived, tx),
             // Also where segments before it in the burst have changed whose the flow is.
             _ => match self.owner(key, arrived.hash) {
-                Some(Owner::Conn(at)) => self.conn_arrives(at, arrived, tx),
+                Some(Owner::Conn(at)) => self.any_arrives(at, arrived, tx),
                 Some(Owner::SynRcvd(at)) => self.half_open_arrives(at, arrived, tx),
                 Some(Owner::TimeWait(at)) => self.time_wait_arrives(at, arrived, tx),
                 None => match self.admits_flow(key) {
@@ -74,33 +82,22 @@ impl Stack {
         self.waiting.get(at).is_some_and(|record| record.key == *key)
     }
 
-    /// A segment for a connection that has its `Tcb`.
-    #[inline(never)]
-    fn conn_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
-        let Some(tcb) = self.conns.at_mut(at) else { return };
-        if tcb.state() == State::SynSent {
-            return self.opening_arrives(at, arrived, tx);
-        }
-        if !usual::ends(tcb, &arrived.seg, &mut self.env) {
-            return self.any_arrives(at, arrived, tx);
-        }
-        enqueue(tcb, at, &mut self.marked, &mut self.owing);
-        if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
-            self.note_received(at, &arrived.seg);
-        }
-    }
-
-    /// A segment for a connection in SYN-SENT.
-    #[inline(never)]
-    fn opening_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
-        let Some(tcb) = self.conns.at_mut(at) else { return };
-        if !usual::opens(tcb, &arrived.seg, &mut self.env) {
-            return self.any_arrives(at, arrived, tx);
+    /// A segment for the connection at this place. `false`, and nothing done, if there is none or the segment is not its.
+    #[inline(always)]
+    fn conn_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) -> bool {
+        let Some(tcb) = self.conns.at_mut(at).filter(|tcb| tcb.key == arrived.key) else { return false };
+        let (seg, env) = (&arrived.seg, &mut self.env);
+        let is_taken =
+            if tcb.state() == State::SynSent { usual::opens(tcb, seg, env) } else { usual::ends(tcb, seg, env) };
+        if !is_taken {
+            self.any_arrives(at, arrived, tx);
+            return true;
         }
         enqueue(tcb, at, &mut self.marked, &mut self.owing);
         if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
-            self.note_received(at, &arrived.seg);
+            self.note_received(at, seg);
         }
+        true
     }
 
     /// Any segment for a connection.
@@ -179,7 +176,7 @@ impl Stack {
             HalfOpen::SynAckAgain => {
                 self.env.metrics.dropped(DropReason::Duplicate);
                 self.env.metrics.count(Counter::Retransmissions);
-                self.any_syn_ack_in_place(record, arrived, tx);
+                self.syn_ack_in_place(record, arrived, tx);
             }
             HalfOpen::Reset => {
                 self.env.metrics.count(Counter::ResetsReceived);
@@ -397,7 +394,7 @@ impl Stack {
         }
         self.env.metrics.count(Counter::PassiveOpens);
         self.env.metrics.count(Counter::SynCookiesOpened);
-        self.conn_arrives(conn, arrived, tx);
+        self.any_arrives(conn, arrived, tx);
     }
 
     /// The listener of a half-open connection, if it is still there.
@@ -412,16 +409,18 @@ impl Stack {
         self.env.now_ms.wrapping_add(self.isn.timestamp_offset(hash))
     }
 
-    /// The SYN-ACK, in the frame of the SYN.
-    #[inline(always)]
+    #[inline]
     fn syn_ack_in_place(&mut self, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
-        let path = arrived.frame.as_ref().map(|frame| self.path_back(frame, &record.key.remote));
-        let link = path.as_ref().and_then(Path::usual).filter(|_| record.offered.is_all() && tx.room() > 0);
-        let Some(link) = link else { return self.any_syn_ack_in_place(record, arrived, tx) };
-        let Some(mut frame) = arrived.frame.take() else { return };
-        let ts_value = self.ts_value(arrived.hash);
-        output::usual_syn_ack(&mut frame, link, record, self.local_mss(&record.key), ts_value, &self.env);
-        tx.push(frame);
+        let Some(path) = arrived.frame.as_ref().map(|frame| self.path_back(frame, &record.key.remote)) else { return };
+        let Some(link) = path.usual().filter(|_| record.offered.is_all()) else {
+            return self.any_syn_ack_in_place(record, arrived, tx);
+        };
+        // Where it is known which options there are, it is known where everything goes.
+        let (mss, ts_value) = (self.local_mss(&record.key), self.ts_value(arrived.hash));
+        let timestamps = Timestamps { value: ts_value, echo: record.ts_recent };
+        let options = Options::of_syn(mss, self.env.fixed.own_shift, timestamps);
+        let header = Header { options, ..open::syn_ack(record, &self.env.config, mss, ts_value) };
+        self.answer_with(arrived, tx, |frame, ip| output::bare_known(frame, link, ip, &header));
     }
 
     #[cold]
@@ -439,19 +438,30 @@ impl Stack {
         }
     }
 
-    /// Sends a segment without payload back to where `arrived` came from, in its frame. Whether it could.
+    /// Sends a segment without payload back to where `arrived` came from. Whether it could.
     #[cold]
     fn answer(&mut self, arrived: &mut Arrived, header: &Header, tx: &mut TxBurst) -> bool {
+        let Some(path) = arrived.frame.as_ref().map(|frame| self.path_back(frame, &arrived.key.remote)) else {
+            return false;
+        };
+        self.answer_with(arrived, tx, |frame, ip| output::bare(frame, ip, header, &path))
+    }
+
+    /// Sends what `write` makes of the emptied frame that `arrived` came in. Whether it could.
+    #[inline(always)]
+    fn answer_with(&mut self, arrived: &mut Arrived, tx: &mut TxBurst, write: impl FnOnce(&mut Frame, &Ip)) -> bool {
         if tx.room() == 0 {
             self.env.metrics.dropped(DropReason::TransmitFull);
             return false;
         }
         // TCP keeps the frames of segments that it takes, and does not answer those here.
-        let Some(mut frame) = arrived.frame.take() else { return false };
-        let path = self.path_back(&frame, &arrived.key.remote);
-        output::bare(&mut frame, &Ip::new(arrived.key.local, arrived.key.remote), header, &path);
-        tx.push(frame);
-        true
+        let Some(frame) = &mut arrived.frame else { return false };
+        frame.reset();
+        write(frame, &Ip::new(arrived.key.local, arrived.key.remote));
+        arrived.frame.take().is_some_and(|frame| {
+            tx.push(frame);
+            true
+        })
     }
 
     /// To whoever put this frame on the link.

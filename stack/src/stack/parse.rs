@@ -7,7 +7,7 @@ use handfast_drivers::frame::{Frame, FramePool};
 
 use super::Stack;
 use crate::demux::flow::FlowKey;
-use crate::demux::flows::Owner;
+use crate::demux::flows::Guess;
 use crate::metrics::{Counter, DropReason};
 use crate::wire::address::Address;
 use crate::wire::checksum::Demand;
@@ -26,10 +26,23 @@ pub(super) struct Arrived {
     /// Where in the frame the TCP header starts.
     pub(super) l4_offset: u16,
     /// Whose it seemed to be in stage 2.
-    pub(super) guess: Option<Owner>,
+    pub(super) guess: Guess,
 }
 
 impl Arrived {
+    /// An empty place.
+    pub(super) fn new() -> Arrived {
+        let mut arrived = Arrived::default();
+        arrived.prepare();
+        arrived
+    }
+
+    /// What is the same for all usual packets stands there before they come.
+    pub(super) fn prepare(&mut self) {
+        self.key = FlowKey { local: Address::UNSPECIFIED_V4, remote: Address::UNSPECIFIED_V4, ..FlowKey::default() };
+        self.l4_offset = usual::L4_OFFSET as u16;
+    }
+
     /// Where in the frame the payload is.
     #[inline]
     pub(super) fn payload_range(&self) -> Range<usize> {
@@ -59,8 +72,8 @@ impl Stack {
             bytes += frame.len();
             match self.usual_arrived(&frame, demanded, arrived) {
                 // The place is empty: there is nothing to be dropped.
-                Some(()) => core::mem::forget(arrived.frame.replace(frame)),
-                None => self.unusual_arrived(frame, arrived, tx),
+                Some(()) => core::mem::forget(arrived.frame.replace(frame.take())),
+                None => self.unusual_arrived(frame.take(), arrived, tx),
             }
         });
         if self.home.is_spread() {
@@ -81,9 +94,10 @@ impl Stack {
         let Ends { src, dst, ports } = usual::read(frame, self.ip.mac_word(), demanded, &mut arrived.seg)?;
         arrived.hash = self.hasher.hash_v4(dst, src, ports);
         self.flows.prefetch(arrived.hash);
-        let (local, remote) = (Address::v4(dst), Address::v4(src));
-        arrived.key = FlowKey { local, remote, local_port: ports as u16, remote_port: (ports >> 16) as u16 };
-        arrived.l4_offset = usual::L4_OFFSET as u16;
+        // The rest was prepared.
+        arrived.key.local.set_v4(dst);
+        arrived.key.remote.set_v4(src);
+        (arrived.key.local_port, arrived.key.remote_port) = (ports as u16, (ports >> 16) as u16);
         Some(())
     }
 
@@ -91,7 +105,7 @@ impl Stack {
     ///
     /// # Errors
     /// The reason to drop its segment.
-    #[inline]
+    #[inline(always)]
     pub(super) fn admits_flow(&self, key: &FlowKey) -> Result<(), DropReason> {
         if key.local_port == 0 || key.remote_port == 0 {
             return Err(DropReason::TcpMalformed);
@@ -114,6 +128,7 @@ impl Stack {
                 arrived.hash = self.hasher.hash(&arrived.key);
                 self.flows.prefetch(arrived.hash);
                 (arrived.frame, arrived.l4_offset) = (Some(frame), net.l4_offset);
+                self.arrived_otherwise = true;
             }
             Ok(kind) => self.no_tcp_arrives(kind, frame, &net, tx),
             Err(reason) => self.env.metrics.dropped(reason),

@@ -12,7 +12,7 @@ use crate::wire::tcp::{Flags, Segment};
 
 /// In SYN-SENT, takes the SYN-ACK of a peer that agrees to all that we offer, to a SYN that was sent once (RFC 9293 §3.10.7.3).
 /// `false`, and nothing done, for any other segment.
-#[inline(always)]
+#[inline(never)]
 pub fn opens(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> bool {
     let (Some(timestamps), Some(mss), Some(shift)) = (&seg.timestamps, &seg.mss, &seg.window_scale) else {
         return false;

@@ -27,6 +27,13 @@ impl Address {
         Address([0, 0, V4_MAPPED, u32::from_ne_bytes(octets)])
     }
 
+    /// Makes an IPv4 address this one: what is before the four octets is not written again.
+    #[inline(always)]
+    pub const fn set_v4(&mut self, octets: [u8; 4]) {
+        debug_assert!(self.is_v4());
+        self.0[3] = u32::from_ne_bytes(octets);
+    }
+
     /// The IPv6 address of these octets. A v4-mapped one is an IPv4 address.
     #[inline]
     pub const fn v6(octets: [u8; 16]) -> Address {

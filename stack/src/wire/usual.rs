@@ -52,14 +52,14 @@ fn read_bare(frame: &[u8], dst_mac: u64, demanded: Demand, segment: &mut Segment
     if !checksum::is_valid(checksum::sum_words([begins, ends, addresses])) {
         return None;
     }
-    let is_valid = match u16::from_be_bytes(at(headers, IP + 2)) {
+    let is_valid = match u16::from_ne_bytes(at(headers, IP + 2)) {
         STAMPED_IP_LEN => {
             let header = headers.last_chunk()?;
-            tcp::read_stamped(header, segment) && demanded.is_met(sum_of::<_, 6>(addresses, header))
+            tcp::read_stamped(header, segment) && demanded.is_met(sum_of::<_, 5>(addresses, header))
         }
         USUAL_SYN_IP_LEN => {
             let header = frame.get(L4_OFFSET..)?.first_chunk()?;
-            tcp::read_usual_syn(header, segment) && demanded.is_met(sum_of::<_, 7>(addresses, header))
+            tcp::read_usual_syn(header, segment) && demanded.is_met(sum_of::<_, 6>(addresses, header))
         }
         _ => false,
     };
@@ -97,14 +97,14 @@ fn is_whole_tcp_to<const LEN: usize>(dst_mac: u64, headers: &[u8; LEN]) -> bool 
     (to ^ dst_mac) | u64::from(differs) == 0
 }
 
-/// The sum of a TCP header of a length that the compiler knows, with its pseudo header, which is two of the `WORDS`.
+/// The sum of a TCP header of a length that the compiler knows, with its pseudo header: its `WORDS` and another.
 #[inline(always)]
 fn sum_of<const LEN: usize, const WORDS: usize>(addresses: u64, header: &[u8; LEN]) -> Sum {
-    const { assert!(LEN + 16 == 8 * WORDS) };
-    let protocol_and_len = u64::from(u16::from(tcp::PROTOCOL).to_be()) + u64::from((LEN as u16).to_be());
-    let mut words = [0; WORDS];
-    (words[0], words[1]) = (protocol_and_len, addresses);
-    for (word, &octets) in words[2..].iter_mut().zip(header.as_chunks().0) {
+    const { assert!(LEN + 8 == 8 * WORDS) };
+    let [protocol, len] = [tcp::PROTOCOL.into(), LEN as u16].map(|word| u64::from(u16::to_be(word)));
+    // The first sum has no carry to be looked for.
+    let mut words = [(addresses >> 32) + (addresses & u64::from(u32::MAX)) + protocol + len; WORDS];
+    for (word, &octets) in words[1..].iter_mut().zip(header.as_chunks().0) {
         *word = u64::from_ne_bytes(octets);
     }
     checksum::sum_words(words)
@@ -116,8 +116,9 @@ const IP: usize = ethernet::HEADER_LEN;
 pub const L4_OFFSET: usize = IP + ipv4::HEADER_LEN;
 const HEADERS_LEN: usize = L4_OFFSET + tcp::HEADER_LEN;
 const STAMPED_END: usize = L4_OFFSET + tcp::STAMPED_LEN;
-const STAMPED_IP_LEN: u16 = (ipv4::HEADER_LEN + tcp::STAMPED_LEN) as u16;
-const USUAL_SYN_IP_LEN: u16 = (ipv4::HEADER_LEN + tcp::USUAL_SYN_LEN) as u16;
+/// In network order, as [`USUAL_SYN_IP_LEN`].
+const STAMPED_IP_LEN: u16 = ((ipv4::HEADER_LEN + tcp::STAMPED_LEN) as u16).to_be();
+const USUAL_SYN_IP_LEN: u16 = ((ipv4::HEADER_LEN + tcp::USUAL_SYN_LEN) as u16).to_be();
 /// EtherType, version and length of the header, and the class, which does not matter.
 const BEGINNING: u32 = u32::from_ne_bytes([0x08, 0, 0x45, 0]);
 const BEGINNING_MASK: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);

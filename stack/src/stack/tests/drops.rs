@@ -3,7 +3,7 @@
 use super::peer::*;
 use super::*;
 use crate::tcp::state::State;
-use crate::wire::tcp::Flags;
+use crate::wire::tcp::{Flags, Options, Timestamps};
 
 #[test]
 fn each_segment_that_is_not_taken_is_counted_once_with_its_reason() {
@@ -27,6 +27,36 @@ fn each_segment_that_is_not_taken_is_counted_once_with_its_reason() {
         peer.send(out.clone());
         let metrics = peer.host.stack.metrics();
         assert_eq!((metrics.drops(reason), metrics.drops_total()), (1, 1), "{reason:?}: {out:?}");
+    }
+}
+
+#[test]
+fn no_flow_begins_between_ends_that_cannot_be() {
+    let v4 = |a, b, c, d| Address::v4([a, b, c, d]);
+    let stamps = Timestamps { value: 1, echo: 2 };
+    // Each way to read a packet.
+    for options in [Options::default(), Options::of_timestamps(stamps), Options::of_syn(1_000, 3, stamps)] {
+        let rows = [
+            (CLIENT, v4(10, 0, 0, 3), PORT, 80, DropReason::NotOurAddress),
+            (CLIENT, v4(224, 0, 0, 1), PORT, 80, DropReason::NotOurAddress),
+            (SERVER, SERVER, PORT, 80, DropReason::BadSource),
+            (v4(127, 0, 0, 1), SERVER, PORT, 80, DropReason::BadSource),
+            (v4(0, 0, 0, 1), SERVER, PORT, 80, DropReason::BadSource),
+            (v4(224, 0, 0, 1), SERVER, PORT, 80, DropReason::BadSource),
+            (v4(255, 255, 255, 255), SERVER, PORT, 80, DropReason::BadSource),
+            (CLIENT, SERVER, 0, 80, DropReason::TcpMalformed),
+            (CLIENT, SERVER, PORT, 0, DropReason::TcpMalformed),
+        ];
+        for (src, dst, from, to, reason) in rows {
+            let mut peer = listen();
+            let mut out = segment(SYN, IRS).port(from);
+            (out.header.dst_port, out.header.options) = (to, options);
+            peer.put_between(src, dst, out);
+            assert_eq!(peer.turn(), []);
+            let metrics = peer.host.stack.metrics();
+            assert_eq!((metrics.drops(reason), metrics.drops_total()), (1, 1), "{src} {from} -> {dst} {to}");
+            peer.assert_all_is_back();
+        }
     }
 }
 

@@ -221,9 +221,15 @@ impl Peer {
 
     /// Puts a segment on the wire.
     pub(super) fn put(&mut self, out: Out) {
+        let mut out = out;
+        out.header.dst_port = if self.header.dst_port == 0 { 80 } else { self.header.dst_port };
+        self.put_between(CLIENT, SERVER, out);
+    }
+
+    /// Puts a segment on the wire that goes from one address to another, to the port that it says.
+    pub(super) fn put_between(&mut self, src: Address, dst: Address, out: Out) {
         let Out { mut header, payload, port, ack } = out;
         header.src_port = port;
-        header.dst_port = if self.header.dst_port == 0 { 80 } else { self.header.dst_port };
         if header.flags.ack() {
             header.ack = ack.map_or(self.seen, |ack| self.iss.add(ack));
         }
@@ -236,7 +242,7 @@ impl Peer {
         let mut frame = self.wire.pool().alloc().unwrap();
         frame.extend_from_slice(&payload);
         let len = packet::headers_len(false, false, &header, &[]);
-        let ip = packet::Ip::new(CLIENT, SERVER);
+        let ip = packet::Ip::new(src, dst);
         packet::emit_headers(frame.prepend(len), &link, &ip, &header, &[], &payload, true);
         let mut tx = TxBurst::new();
         tx.push(frame);
