@@ -45,6 +45,21 @@ fn both_ends_on_workers_of_their_own_close_all_that_they_open() {
 }
 
 #[test]
+fn memory_is_there_from_the_start_or_the_right_to_it_is_asked_for() {
+    let flags = "--cores 0 --connections 1000";
+    let output = load(&format!("--json --lock-memory {flags}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        let locked: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let resident = [&locked, &json(flags)].map(|report| report["resident_bytes_max"].as_u64().unwrap());
+        assert!(resident[0] > 2 * resident[1], "{resident:?}");
+    } else {
+        assert_eq!(output.status.code(), Some(1));
+        assert!(errors.contains("ulimit -l unlimited"), "{errors}");
+    }
+}
+
+#[test]
 fn a_servers_report_is_the_other_sides_view() {
     let report = json("server --cores 0 --connections 1000 --requests 2 --response-bytes 5000");
     assert_eq!((&report["role"], &report["opened"], &report["closed"]), (&"server".into(), &1000.into(), &1000.into()));

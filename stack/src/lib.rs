@@ -74,5 +74,5 @@ pub use self::app::{App, Closed, ConnId, ConnectError, Cx, ListenError, SendErro
 pub use self::config::{Config, ConfigError};
 pub use self::metrics::{Counter, DropReason, Metrics};
 #[cfg(feature = "runtime")]
-pub use self::runtime::{Cidr, Error, Idle, RunningRuntime, Runtime};
+pub use self::runtime::{Cidr, Error, Idle, RunningRuntime, Runtime, lock_memory};
 pub use self::stack::Stack;

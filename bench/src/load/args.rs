@@ -52,6 +52,10 @@ pub struct Args {
     /// Sleep while nothing happens, instead of looking again at once.
     #[arg(long, help_heading = "Device")]
     pub sleep: bool,
+    /// Have all memory from the start, instead of as it is touched: the longest latencies are shorter. Takes as much as all tables may
+    /// hold, and the right to lock it.
+    #[arg(long, help_heading = "Device")]
+    pub lock_memory: bool,
     /// Record all packets, as pcapng. Further queues' files get their number. Not over the wire.
     #[arg(long, value_name = "FILE", help_heading = "Device")]
     pub pcap: Option<PathBuf>,

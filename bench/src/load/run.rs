@@ -83,6 +83,9 @@ pub(super) fn run(plan: &Plan) -> Result<Outcome, Failure> {
         flag::register_conditional_default(signal, interrupted.clone())?;
         flag::register(signal, interrupted.clone())?;
     }
+    if plan.lock_memory {
+        handfast::lock_memory()?;
+    }
     let mut outcome =
         Outcome { client: None, server: None, cpu: Duration::ZERO, resident_bytes_max: 0, interrupted: false };
     match plan.driver {

@@ -57,6 +57,12 @@ pub enum Error {
     /// No thread.
     #[error("cannot start a worker's thread: {0}; check the limits on processes and memory (`ulimit -u`, `ulimit -v`)")]
     Thread(#[source] io::Error),
+    /// Memory could not be locked.
+    #[error(
+        "cannot lock memory: {0}; it takes CAP_IPC_LOCK, or no limit on it (`ulimit -l unlimited`, systemd's \
+         `LimitMEMLOCK=infinity`), and as much memory as all tables reserve"
+    )]
+    LockMemory(#[source] io::Error),
     /// Something that a worker needs from the kernel beside its device.
     #[error("cannot {doing}: {source}")]
     System {

@@ -8,6 +8,7 @@
 //! | `clock` | what time it is |
 //! | `cidr` | an address and its network, as people write it |
 //! | `error` | why it did not start, or what ended it |
+//! | `memory` | locking it |
 //!
 //! There is one worker for each queue of the device. Each has a stack and an application of its own; they share nothing but
 //! the memory that frames are in. The end of a worker is in steps that all take together, because frames of each may be with any
@@ -17,6 +18,7 @@ mod cidr;
 mod clock;
 mod error;
 mod mailbox;
+mod memory;
 mod sync;
 mod worker;
 
@@ -36,6 +38,7 @@ use handfast_drivers::frame::{Census, Region};
 
 pub use self::cidr::{Cidr, CidrError};
 pub use self::error::Error;
+pub use self::memory::lock_memory;
 
 use self::clock::Clock;
 use self::mailbox::{Bell, Mailbox, Note, PostOffice};
