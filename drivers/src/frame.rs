@@ -106,6 +106,17 @@ impl Frame {
         (self.head, self.len) = (HEADROOM as u16, 0);
     }
 
+    /// [Empties](Self::reset) the frame and gives `n` bytes of it to be written. Panics if it is shorter than them and what is before.
+    #[inline(always)]
+    pub fn renew(&mut self, n: usize) -> &mut [u8] {
+        // What fits into the smallest frame fits into all: where the length is a constant, nothing is left to be compared.
+        if n > FrameSize::Small.bytes() - HEADROOM && n > self.inner().frames.len() - HEADROOM {
+            no_room(n, self.inner().frames.len() - HEADROOM);
+        }
+        (self.head, self.len) = (HEADROOM as u16, n as u16);
+        self
+    }
+
     /// Whether the frame is part of `region`.
     #[inline]
     pub fn is_in(&self, region: &Arc<Region>) -> bool {

@@ -22,7 +22,7 @@ use crate::tcp::usual;
 use crate::trace::TraceKind;
 use crate::wire::address::Address;
 use crate::wire::packet::{self, Ip};
-use crate::wire::tcp::{Header, Options, Segment, Seq, Timestamps};
+use crate::wire::tcp::{Header, Segment, Seq};
 
 impl Stack {
     /// Takes the segment's frame if it keeps it.
@@ -176,7 +176,7 @@ impl Stack {
             HalfOpen::SynAckAgain => {
                 self.env.metrics.dropped(DropReason::Duplicate);
                 self.env.metrics.count(Counter::Retransmissions);
-                self.syn_ack_in_place(record, arrived, tx);
+                self.any_syn_ack_in_place(record, arrived, tx);
             }
             HalfOpen::Reset => {
                 self.env.metrics.count(Counter::ResetsReceived);
@@ -409,18 +409,16 @@ impl Stack {
         self.env.now_ms.wrapping_add(self.isn.timestamp_offset(hash))
     }
 
-    #[inline]
+    /// The SYN-ACK, in the frame of the SYN.
+    #[inline(always)]
     fn syn_ack_in_place(&mut self, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
-        let Some(path) = arrived.frame.as_ref().map(|frame| self.path_back(frame, &record.key.remote)) else { return };
-        let Some(link) = path.usual().filter(|_| record.offered.is_all()) else {
-            return self.any_syn_ack_in_place(record, arrived, tx);
-        };
-        // Where it is known which options there are, it is known where everything goes.
-        let (mss, ts_value) = (self.local_mss(&record.key), self.ts_value(arrived.hash));
-        let timestamps = Timestamps { value: ts_value, echo: record.ts_recent };
-        let options = Options::of_syn(mss, self.env.fixed.own_shift, timestamps);
-        let header = Header { options, ..open::syn_ack(record, &self.env.config, mss, ts_value) };
-        self.answer_with(arrived, tx, |frame, ip| output::bare_known(frame, link, ip, &header));
+        let path = arrived.frame.as_ref().map(|frame| self.path_back(frame, &record.key.remote));
+        let link = path.as_ref().and_then(Path::usual).filter(|_| record.offered.is_all() && tx.room() > 0);
+        let Some(link) = link else { return self.any_syn_ack_in_place(record, arrived, tx) };
+        let Some(mut frame) = arrived.frame.take() else { return };
+        let ts_value = self.ts_value(arrived.hash);
+        output::usual_syn_ack(&mut frame, link, record, self.local_mss(&record.key), ts_value, &self.env);
+        tx.push(frame);
     }
 
     #[cold]
@@ -438,30 +436,19 @@ impl Stack {
         }
     }
 
-    /// Sends a segment without payload back to where `arrived` came from. Whether it could.
+    /// Sends a segment without payload back to where `arrived` came from, in its frame. Whether it could.
     #[cold]
     fn answer(&mut self, arrived: &mut Arrived, header: &Header, tx: &mut TxBurst) -> bool {
-        let Some(path) = arrived.frame.as_ref().map(|frame| self.path_back(frame, &arrived.key.remote)) else {
-            return false;
-        };
-        self.answer_with(arrived, tx, |frame, ip| output::bare(frame, ip, header, &path))
-    }
-
-    /// Sends what `write` makes of the emptied frame that `arrived` came in. Whether it could.
-    #[inline(always)]
-    fn answer_with(&mut self, arrived: &mut Arrived, tx: &mut TxBurst, write: impl FnOnce(&mut Frame, &Ip)) -> bool {
         if tx.room() == 0 {
             self.env.metrics.dropped(DropReason::TransmitFull);
             return false;
         }
         // TCP keeps the frames of segments that it takes, and does not answer those here.
-        let Some(frame) = &mut arrived.frame else { return false };
-        frame.reset();
-        write(frame, &Ip::new(arrived.key.local, arrived.key.remote));
-        arrived.frame.take().is_some_and(|frame| {
-            tx.push(frame);
-            true
-        })
+        let Some(mut frame) = arrived.frame.take() else { return false };
+        let path = self.path_back(&frame, &arrived.key.remote);
+        output::bare(&mut frame, &Ip::new(arrived.key.local, arrived.key.remote), header, &path);
+        tx.push(frame);
+        true
     }
 
     /// To whoever put this frame on the link.

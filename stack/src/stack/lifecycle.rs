@@ -335,7 +335,9 @@ impl Stack {
             tcb = again;
         }
         if tcb.is_over() {
-            return self.report_end(conn, app);
+            let is_news = !tcb.bits.has(Bits::REPORTED) && (tcb.rx.is_empty() || tcb.bits.has(Bits::APP_CLOSED));
+            let end = is_news.then(|| (tcb.closed.unwrap_or(Closed::Orderly), tcb.bits));
+            return self.report_end(conn, end, app);
         }
         tcb.bits.clear(Bits::MARKED);
         if !tcb.bits.has(Bits::OWING) {
@@ -358,21 +360,21 @@ impl Stack {
         }
     }
 
-    /// Tells the application, once, that a connection is over and all its data was taken.
+    /// Tells the application, once, how a connection ended, when all its data was taken.
     #[inline(always)]
-    fn report_end<A: App>(&mut self, conn: ConnId, app: &mut A) {
+    fn report_end<A: App>(&mut self, conn: ConnId, end: Option<(Closed, Bits)>, app: &mut A) {
         let at = conn.index();
-        let Some(mut tcb) = self.conns.at_mut(at) else { return };
-        if !tcb.bits.has(Bits::REPORTED) && (tcb.rx.is_empty() || tcb.bits.has(Bits::APP_CLOSED)) {
-            let (how, knows) = (tcb.closed.unwrap_or(Closed::Orderly), tcb.bits.has(Bits::APP_KNOWS));
-            if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
+        if let Some((how, bits)) = end {
+            if self.trace.wants(bits.has(Bits::TRACED)) {
                 self.note_ended(at);
             }
-            if knows {
+            if bits.has(Bits::APP_KNOWS) {
                 app.on_close(&mut Cx { stack: self }, conn, how);
             }
-            let Some(again) = self.conns.at_mut(at) else { return };
-            tcb = again;
+        }
+        let Some(tcb) = self.conns.at_mut(at) else { return };
+        if let Some((how, _)) = end {
+            // Unless the call has aborted it.
             if how == Closed::Orderly && !tcb.bits.has(Bits::REPORTED) {
                 self.env.metrics.count(Counter::ClosedOrderly);
             }

@@ -6,6 +6,7 @@ mod data;
 use handfast_drivers::burst::TxBurst;
 use handfast_drivers::frame::{Frame, FramePool};
 
+use crate::demux::syn_rcvd::SynRcvd;
 use crate::metrics::Counter;
 use crate::tcp::chain::NIL;
 use crate::tcp::env::Env;
@@ -84,7 +85,11 @@ pub fn run_at_sight(tcb: &mut Tcb, env: &Env, link: &Link, tx: &mut TxBurst) -> 
         .and(Bits::AWAITS_NEIGHBOUR)
         .and(Bits::TRACED);
     match tcb.bits.only(RARE.and(Bits::SYN_OWED).and(Bits::TIMESTAMPS)) {
-        Bits::TIMESTAMPS if tcb.tx_unsent == NIL && tcb.cold.is_none() && tcb.state().is_synchronised() => {}
+        Bits::TIMESTAMPS
+            if tcb.tx_unsent == NIL
+                && tcb.cold.is_none()
+                && tcb.state().is_synchronised()
+                && recv::may_tell_whole_window(tcb, env) => {}
         Bits::SYN_OWED if tcb.state() == State::SynSent && tcb.snd_nxt == tcb.iss && env.fixed.all_options => {
             return Some(first_syn(tcb, env, link, tx));
         }
@@ -94,7 +99,7 @@ pub fn run_at_sight(tcb: &mut Tcb, env: &Env, link: &Link, tx: &mut TxBurst) -> 
     Some(if tcb.bits.has(Bits::FIN_QUEUED) && !tcb.fin_sent() {
         first_fin(tcb, env, link, tx)
     } else if tcb.bits.has(Bits::ACK_NOW) {
-        send_stamped(tcb, env, tcb.snd_nxt, Flags::ACK, link, tx)
+        bare_ack(tcb, env, link, tx)
     } else {
         Progress::Done
     })
@@ -118,11 +123,52 @@ fn first_syn(tcb: &mut Tcb, env: &Env, link: &Link, tx: &mut TxBurst) -> Progres
 
 #[inline(always)]
 fn first_fin(tcb: &mut Tcb, env: &Env, link: &Link, tx: &mut TxBurst) -> Progress {
-    let progress = send_stamped(tcb, env, tcb.snd_end, Flags::FIN | Flags::ACK, link, tx);
-    if progress == Progress::Done {
-        fin_sent(tcb, env);
+    let out = match room_for_stamped(env, tx) {
+        Ok(out) => out,
+        Err(waits) => return waits,
+    };
+    told(tcb);
+    fin_sent(tcb, env);
+    emit_stamped(out, tcb, env, tcb.snd_end, Flags::FIN | Flags::ACK, link, recv::advertise_whole);
+    Progress::Done
+}
+
+#[inline(always)]
+fn bare_ack(tcb: &mut Tcb, env: &Env, link: &Link, tx: &mut TxBurst) -> Progress {
+    let out = match room_for_stamped(env, tx) {
+        Ok(out) => out,
+        Err(waits) => return waits,
+    };
+    told(tcb);
+    emit_stamped(out, tcb, env, tcb.snd_nxt, Flags::ACK, link, recv::advertise_whole);
+    Progress::Done
+}
+
+/// Room for the headers of a segment whose option is timestamps, and no payload, in a frame that is sent.
+#[inline(always)]
+fn room_for_stamped<'a>(env: &'a Env, tx: &'a mut TxBurst) -> Result<&'a mut [u8], Progress> {
+    if tx.room() == 0 {
+        return Err(Progress::Full);
     }
-    progress
+    tx.push_new(&env.pool, STAMPED_LEN).ok_or(Progress::NoFrame)
+}
+
+/// Writes these headers. Where it is known which options there are, it is known where everything goes. Half is written after half: all
+/// at once is more than there are registers.
+#[inline(always)]
+fn emit_stamped(
+    out: &mut [u8],
+    tcb: &mut Tcb,
+    env: &Env,
+    seq: Seq,
+    flags: Flags,
+    link: &Link,
+    advertise: impl Fn(&mut Tcb, &Env) -> u32,
+) {
+    let (out, pseudo_header) = packet::emit_usual_lower(out, link, &tcb.key_ip(), 0);
+    let window = advertise(tcb, env);
+    let header = header(tcb, seq, flags, window, Options::of_timestamps(timestamps(tcb, env)));
+    header.emit(&[], out, pseudo_header, &[], true);
 }
 
 /// Sends everything that is owed and allowed.
@@ -286,26 +332,17 @@ fn acknowledge(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> P
 
 /// A segment without payload of a synchronised connection.
 fn send_control(tcb: &mut Tcb, env: &mut Env, seq: Seq, flags: Flags, path: &Path, tx: &mut TxBurst) -> Progress {
-    match path.usual() {
-        Some(link) if tcb.bits.has(Bits::TIMESTAMPS) => send_stamped(tcb, env, seq, flags, link, tx),
-        _ => send_any_control(tcb, env, seq, flags, &[], path, tx),
+    let Some(link) = path.usual().filter(|_| tcb.bits.has(Bits::TIMESTAMPS)) else {
+        return send_any_control(tcb, env, seq, flags, &[], path, tx);
+    };
+    match room_for_stamped(env, tx) {
+        Ok(out) => {
+            told(tcb);
+            emit_stamped(out, tcb, env, seq, flags, link, recv::advertise);
+            Progress::Done
+        }
+        Err(waits) => waits,
     }
-}
-
-/// [`send_control`] with timestamps on the usual path.
-#[inline(always)]
-fn send_stamped(tcb: &mut Tcb, env: &Env, seq: Seq, flags: Flags, link: &Link, tx: &mut TxBurst) -> Progress {
-    if tx.room() == 0 {
-        return Progress::Full;
-    }
-    // Where it is known which options there are, it is known where everything goes. Half by half: all at once is more than there are
-    // registers.
-    let Some(out) = tx.push_new(&env.pool, CONTROL_LEN) else { return Progress::NoFrame };
-    let (out, pseudo_header) = packet::emit_usual_lower(out, link, &tcb.key_ip(), 0);
-    let header = header(tcb, env, seq, flags, Options::of_timestamps(timestamps(tcb, env)));
-    header.emit(&[], out, pseudo_header, &[], true);
-    told(tcb);
-    Progress::Done
 }
 
 /// Whether the peer knows of a connection that we give up: if not, there is nothing to reset.
@@ -340,7 +377,8 @@ fn send_any_control(
     path: &Path,
     tx: &mut TxBurst,
 ) -> Progress {
-    let header = header(tcb, env, seq, flags, options(tcb, env));
+    let window = recv::advertise(tcb, env);
+    let header = header(tcb, seq, flags, window, options(tcb, env));
     let progress = send_any(&tcb.key_ip(), &header, sack, &env.pool, path, tx);
     if progress == Progress::Done {
         told(tcb);
@@ -348,10 +386,10 @@ fn send_any_control(
     progress
 }
 
-/// A header of a synchronised connection. It tells RCV.NXT and the window; [`told`] notes that it did once it is out.
+/// A header of a synchronised connection. It tells RCV.NXT and the window in bytes; [`told`] notes that it did once it is out.
 #[inline(always)]
-fn header(tcb: &mut Tcb, env: &Env, seq: Seq, flags: Flags, options: Options) -> Header {
-    let window = recv::advertise(tcb, env) >> tcb.rcv_shift;
+fn header(tcb: &Tcb, seq: Seq, flags: Flags, window: u32, options: Options) -> Header {
+    let window = window >> tcb.rcv_shift;
     Header {
         src_port: tcb.key.local_port,
         dst_port: tcb.key.remote_port,
@@ -397,16 +435,27 @@ fn send_any(ip: &Ip, header: &Header, sack: &[SackBlock], pool: &FramePool, path
     Progress::Done
 }
 
-/// Writes a segment without payload into an empty frame.
+/// Makes a frame a segment without payload, whatever it was.
 pub fn bare(frame: &mut Frame, ip: &Ip, header: &Header, path: &Path) {
-    path.emit(frame.append(path.headers_len(ip, header, &[])), ip, header, &[], &[]);
+    path.emit(frame.renew(path.headers_len(ip, header, &[])), ip, header, &[], &[]);
 }
 
-/// [`bare`] on the usual path, inlined where it is known which options there are.
+/// Makes a frame a SYN-ACK with all options on the usual path, whatever it was.
 #[inline(always)]
-pub fn bare_known(frame: &mut Frame, link: &Link, ip: &Ip, header: &Header) {
-    let out = frame.append(packet::headers_len(false, false, header, &[]));
-    packet::emit_usual_headers(out, link, ip, header, &[], &[], true);
+pub fn usual_syn_ack(frame: &mut Frame, link: &Link, record: &SynRcvd, mss: u16, ts_value: u32, env: &Env) {
+    let ip = Ip::new(record.key.local, record.key.remote);
+    let (out, pseudo_header) = packet::emit_usual_lower(frame.renew(SYN_LEN), link, &ip, 0);
+    let timestamps = Timestamps { value: ts_value, echo: record.ts_recent };
+    let header = Header {
+        src_port: record.key.local_port,
+        dst_port: record.key.remote_port,
+        seq: record.iss,
+        ack: record.irs.add(1),
+        flags: Flags::SYN | Flags::ACK,
+        window: env.fixed.syn_window as u16,
+        options: Options::of_syn(mss, env.fixed.own_shift, timestamps),
+    };
+    header.emit(&[], out, pseudo_header, &[], true);
 }
 
 impl Path {
@@ -448,7 +497,7 @@ impl Tcb {
 
 const MSS_MIN: u16 = 64;
 /// All headers of a segment with timestamps, untagged and over IPv4.
-const CONTROL_LEN: usize = packet::ip_headers_len(false, false) + tcp::STAMPED_LEN;
+const STAMPED_LEN: usize = packet::ip_headers_len(false, false) + tcp::STAMPED_LEN;
 /// All headers of a SYN with all options.
 const SYN_LEN: usize = packet::ip_headers_len(false, false) + tcp::USUAL_SYN_LEN;
 

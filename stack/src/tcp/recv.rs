@@ -237,6 +237,23 @@ pub fn advertise(tcb: &mut Tcb, env: &Env) -> u32 {
     tcb.rcv_wnd()
 }
 
+/// Nothing is kept, and the header can say all that is free.
+#[inline(always)]
+pub fn may_tell_whole_window(tcb: &Tcb, env: &Env) -> bool {
+    tcb.rx_frames == 0 && tcb.rcv_shift == env.fixed.whole_window_shift
+}
+
+/// [`advertise`], if [that is so](may_tell_whole_window).
+#[inline(always)]
+pub fn advertise_whole(tcb: &mut Tcb, env: &Env) -> u32 {
+    let (whole, window) = (env.fixed.whole_window, tcb.rcv_wnd());
+    if (whole.wrapping_sub(window) as i32) < worth_telling(tcb, env) as i32 {
+        return window;
+    }
+    tcb.rcv_adv = tcb.rcv_nxt.add(whole);
+    whole
+}
+
 /// Whether the window has opened so far that the peer should hear of it at once.
 pub fn window_update_due(tcb: &Tcb, env: &Env) -> bool {
     let edge = open_edge(tcb, env);
@@ -252,7 +269,7 @@ pub fn window_update_due(tcb: &Tcb, env: &Env) -> bool {
 /// How far the window could open: what is free of the buffer, in bytes and in frames.
 #[inline(always)]
 fn open_edge(tcb: &Tcb, env: &Env) -> Seq {
-    tcb.rcv_nxt.add(match tcb.rx_frames == 0 && tcb.rcv_shift == env.fixed.whole_window_shift {
+    tcb.rcv_nxt.add(match may_tell_whole_window(tcb, env) {
         true => env.fixed.whole_window,
         false => free(tcb, env),
     })

@@ -196,3 +196,19 @@ fn the_window_opens_by_a_segment_or_half_the_buffer_or_not_at_all() {
     assert_eq!(told[0], 96);
     assert!(told.windows(2).all(|pair| pair[1] == pair[0] || pair[1] - pair[0] >= 1_460), "{told:?}");
 }
+
+proptest! {
+    #[test]
+    fn the_whole_window_is_told_as_any_other(told in 0u32..80_000, mss in 64u16..2_000, buffer in 4_096u32..300_000) {
+        let env = env(|config| config.recv_buffer_bytes = buffer);
+        let mut one = tcb(&env);
+        one.mss = mss;
+        one.rcv_shift = env.fixed.whole_window_shift;
+        prop_assume!(may_tell_whole_window(&one, &env));
+        one.rcv_adv = one.rcv_nxt.add(told.min(env.fixed.whole_window));
+        let mut other = tcb(&env);
+        (other.mss, other.rcv_shift, other.rcv_adv) = (one.mss, one.rcv_shift, one.rcv_adv);
+        prop_assert_eq!(advertise_whole(&mut one, &env), advertise(&mut other, &env));
+        prop_assert_eq!(one.rcv_adv, other.rcv_adv);
+    }
+}
