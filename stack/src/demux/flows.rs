@@ -123,7 +123,7 @@ impl Flows {
     }
 
     /// Forgets a flow. Whether it was there.
-    #[inline]
+    #[inline(always)]
     pub fn remove(&mut self, hash: u64, owner: Owner) -> bool {
         let home = self.home(hash);
         let bucket = &mut self.buckets[home];

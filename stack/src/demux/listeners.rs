@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::flow::FlowKey;
 use super::slab::Slab;
 use crate::wire::address::Address;
 
@@ -109,17 +110,11 @@ impl Listeners {
         self.slab.get_checked(id.index, id.generation)
     }
 
-    /// The listener at a place, to count on. Its address and port stay as they are.
+    /// The listener at a place, to count on, if it is the one for this flow's end.
     #[inline]
-    pub fn get_mut(&mut self, place: u16) -> Option<&mut Listener> {
-        self.slab.get_mut(place.into())
-    }
-
-    /// The listener at a place, to count on, if it is the one for this address and port.
-    #[inline]
-    pub fn at_mut(&mut self, place: u16, local: Address, port: u16) -> Option<&mut Listener> {
+    pub fn at_mut(&mut self, place: u16, key: &FlowKey) -> Option<&mut Listener> {
         let listener = self.slab.get_mut(place.into())?;
-        let fits = listener.port == port && (listener.address.is_none() || is_within(listener.address, local));
+        let fits = listener.port == key.local_port && (listener.address.is_none() || is_within(listener.address, key));
         fits.then_some(listener)
     }
 
@@ -158,9 +153,10 @@ impl Listeners {
     }
 }
 
-/// Whether a listener there hears what comes to `local`.
+/// Whether a listener there hears what comes to this flow's end.
 #[inline(never)]
-fn is_within(address: Option<Address>, local: Address) -> bool {
+fn is_within(address: Option<Address>, key: &FlowKey) -> bool {
+    let local = key.local;
     match Scope::of(address) {
         Scope::All => true,
         Scope::V4 => local.is_v4(),

@@ -11,6 +11,7 @@ use super::flow::{FlowHasher, FlowKey};
 pub struct Ports {
     hasher: FlowHasher,
     first: u16,
+    last: u16,
     count: u32,
     /// How far the destinations have walked; some share a counter.
     counters: Box<[u16; COUNTERS]>,
@@ -20,7 +21,13 @@ impl Ports {
     /// Ports from `range`, under a secret of random words. An empty range gives no ports.
     pub fn new(secret: [u64; 4], range: RangeInclusive<u16>) -> Ports {
         let count = range.len() as u32;
-        Ports { hasher: FlowHasher::new(secret), first: *range.start(), count, counters: Box::new([0; COUNTERS]) }
+        Ports {
+            hasher: FlowHasher::new(secret),
+            first: *range.start(),
+            last: *range.end(),
+            count,
+            counters: Box::new([0; COUNTERS]),
+        }
     }
 
     /// Begins to look for a port of ours for a connection with this key, whose own port is 0 until one is found.
@@ -47,9 +54,14 @@ impl Ports {
         Some(port)
     }
 
-    /// The port that comes next, without taking it. Means nothing where the range is empty.
+    /// The port that comes after `port`, one of the range, in every walk.
     #[inline]
-    pub fn peek(&self, walk: &Walk) -> u16 {
+    pub fn after(&self, port: u16) -> u16 {
+        if port == self.last { self.first } else { port.wrapping_add(1) }
+    }
+
+    #[inline]
+    fn peek(&self, walk: &Walk) -> u16 {
         let ahead = walk.offset + u32::from(self.counters[walk.counter]);
         self.first.wrapping_add(if ahead < self.count { ahead } else { ahead.wrapping_sub(self.count) } as u16)
     }

@@ -130,7 +130,7 @@ impl<T> Slab<T> {
     }
 
     /// Drops the record at `index` where it lies, if there is one.
-    #[inline]
+    #[inline(always)]
     pub fn discard(&mut self, index: u32) {
         if let Some(record) = self.records.get_mut(index as usize)
             && record.is_some()

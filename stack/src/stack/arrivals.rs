@@ -212,14 +212,15 @@ impl Stack {
         let mss = self.local_mss(&arrived.key);
         let Stack { half_open, listeners, conns, isn, env, flows, .. } = self;
         let record = half_open.get(at)?;
-        let listener = listeners.at_mut(record.listener, record.key.local, record.key.local_port)?;
+        let listener = listeners.at_mut(record.listener, &record.key)?;
         let (conn, place) = conns.take_place()?;
         let retries = if usual { 0 } else { record.retries };
-        let tcb = place.fill(open::passive(record, seg, mss, (hash, isn.timestamp_offset(hash)), env));
+        let mut tcb = open::passive(record, seg, mss, (hash, isn.timestamp_offset(hash)), env);
         match usual {
-            true => usual::third_segment(tcb, seg),
-            false => open::agree_to_less(tcb, record),
+            true => usual::third_segment(&mut tcb, seg),
+            false => open::agree_to_less(&mut tcb, record),
         }
+        let tcb = place.fill(tcb);
         env.metrics.count(Counter::Established);
         // A listener that was closed and opened again does not know those before it.
         listener.half_open = listener.half_open.saturating_sub(1);
@@ -400,7 +401,7 @@ impl Stack {
     /// The listener of a half-open connection, if it is still there.
     #[inline]
     fn listener(&mut self, record: &SynRcvd) -> Option<&mut Listener> {
-        self.listeners.at_mut(record.listener, record.key.local, record.key.local_port)
+        self.listeners.at_mut(record.listener, &record.key)
     }
 
     /// TSval of the flow with this hash.

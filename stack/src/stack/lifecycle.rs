@@ -102,7 +102,7 @@ impl Stack {
             hash = self.walk_on(&mut walk, key)?;
         }
         // Whoever opens one connection opens more: the place of the next one is on its way meanwhile.
-        self.flows.prefetch(self.hasher.hash_from(key, self.ports.peek(&walk)));
+        self.flows.prefetch(self.hasher.hash_from(key, self.ports.after(key.local_port)));
         Some(hash)
     }
 
