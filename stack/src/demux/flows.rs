@@ -294,7 +294,7 @@ impl Bucket {
 const fn tag(hash: u64) -> u8 {
     // The bucket comes from the top of the hash, this from the bottom.
     let tag = hash as u8;
-    if tag == VACANT { 1 } else { tag }
+    tag + (tag == VACANT) as u8
 }
 
 const INDEX_BITS: u32 = 30;

@@ -140,7 +140,7 @@ impl<T> Slab<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn freed(&mut self, index: u32) {
         let place = &mut self.places[index as usize];
         place.generation = place.generation.checked_add(1).unwrap_or(FIRST_GENERATION);

@@ -90,7 +90,10 @@ impl Stack {
         let is_taken =
             if tcb.state() == State::SynSent { usual::opens(tcb, seg, env) } else { usual::ends(tcb, seg, env) };
         if !is_taken {
-            self.any_arrives(at, arrived, tx);
+            match usual::resets(tcb, seg) {
+                true => self.reset_arrives(at, seg),
+                false => self.any_arrives(at, arrived, tx),
+            }
             return true;
         }
         enqueue(tcb, at, &mut self.marked, &mut self.owing);
@@ -141,14 +144,25 @@ impl Stack {
                 self.reset(at, tx);
                 self.end(at, Closed::Aborted);
             }
-            Verdict::PeerReset => {
-                self.env.metrics.count(Counter::ResetsReceived);
-                // RFC 9293 §3.10.7.4: also an active open whose SYN crossed the peer's.
-                let state = self.conns.at(at).map(|tcb| tcb.state());
-                let refused = matches!(state, Some(State::SynSent | State::SynReceived));
-                self.end(at, if refused { Closed::Refused } else { Closed::Reset });
-            }
+            Verdict::PeerReset => self.peer_resets(at),
         }
+    }
+
+    /// A reset that counts at sight.
+    #[inline(never)]
+    fn reset_arrives(&mut self, at: u32, seg: &Segment) {
+        if self.trace.wants(self.conns.at(at).is_some_and(|tcb| tcb.bits.has(Bits::TRACED))) {
+            self.note_received(at, seg);
+        }
+        self.peer_resets(at);
+    }
+
+    fn peer_resets(&mut self, at: u32) {
+        self.env.metrics.count(Counter::ResetsReceived);
+        // RFC 9293 §3.10.7.4: also an active open whose SYN crossed the peer's.
+        let state = self.conns.at(at).map(|tcb| tcb.state());
+        let refused = matches!(state, Some(State::SynSent | State::SynReceived));
+        self.end(at, if refused { Closed::Refused } else { Closed::Reset });
     }
 
     /// A segment for a half-open passive connection.

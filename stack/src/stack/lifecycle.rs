@@ -99,7 +99,7 @@ impl Stack {
         key.local_port = self.ports.next(&mut walk)?;
         let mut hash = self.hasher.hash_from(key, key.local_port);
         if !self.is_usable(key, hash) {
-            hash = self.walk_on(&mut walk, key)?;
+            hash = self.walk_on(walk, key)?;
         }
         // Whoever opens one connection opens more: the place of the next one is on its way meanwhile.
         self.flows.prefetch(self.hasher.hash_from(key, self.ports.after(key.local_port)));
@@ -110,14 +110,14 @@ impl Stack {
     #[inline(always)]
     fn is_usable(&self, key: &FlowKey, hash: u64) -> bool {
         let taken = self.flows.may_have(hash) && self.owner(key, hash).is_some();
-        !taken && self.home.of(key) == self.core
+        !taken && (!self.home.is_spread() || self.home.of(key) == self.core)
     }
 
     /// The first port was of no use: others are tried.
     #[cold]
-    fn walk_on(&mut self, walk: &mut Walk, key: &mut FlowKey) -> Option<u64> {
+    fn walk_on(&mut self, mut walk: Walk, key: &mut FlowKey) -> Option<u64> {
         loop {
-            key.local_port = self.ports.next(walk)?;
+            key.local_port = self.ports.next(&mut walk)?;
             let hash = self.hasher.hash(key);
             if self.is_usable(key, hash) {
                 return Some(hash);
@@ -235,17 +235,17 @@ impl Stack {
     /// Ends TIME-WAITs. Their flows were last looked up long ago, so a few are fetched together.
     fn expire_time_waits(&mut self) {
         for _ in 0..TIME_WAITS_PER_TURN / TIME_WAITS_AT_ONCE {
-            let mut over = ArrayVec::<(u64, Owner), TIME_WAITS_AT_ONCE>::new();
+            let mut over = ArrayVec::<(u64, u32), TIME_WAITS_AT_ONCE>::new();
             while !over.is_full()
                 && let Some((at, record)) = self.waiting.over(self.env.now_ms)
             {
                 let hash = self.hasher.hash(&record.key);
                 self.flows.prefetch(hash);
-                over.push((hash, Owner::TimeWait(at)));
+                over.push((hash, at));
                 self.waiting.discard_oldest();
             }
-            for (hash, owner) in &over {
-                self.flows.remove(*hash, *owner);
+            for (hash, at) in &over {
+                self.flows.remove(*hash, Owner::TimeWait(*at));
             }
             if !over.is_full() {
                 break;

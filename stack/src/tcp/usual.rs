@@ -127,6 +127,14 @@ pub fn ends(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> bool {
     true
 }
 
+/// Whether the peer resets a connection that both ends know: RFC 5961 §3.2 has that stand just at RCV.NXT. No other step asks
+/// anything of such a segment. In TIME-WAIT it is ignored (RFC 1337 §4).
+#[inline(always)]
+pub fn resets(tcb: &Tcb, seg: &Segment) -> bool {
+    let counts = !matches!(tcb.state(), State::SynSent | State::TimeWait | State::Closed);
+    seg.flags.rst() && seg.seq == tcb.rcv_nxt && counts
+}
+
 /// What decides about a segment in SYN-SENT.
 const DECIDING: Flags = Flags(Flags::SYN.0 | Flags::FIN.0 | Flags::RST.0 | Flags::ACK.0);
 

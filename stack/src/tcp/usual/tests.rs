@@ -9,7 +9,7 @@ use handfast_drivers::wire;
 use super::*;
 use crate::config::TcpConfig;
 use crate::demux::flow::FlowKey;
-use crate::tcp::input;
+use crate::tcp::input::{self, Verdict};
 use crate::time::Instant;
 use crate::wire::address::Address;
 use crate::wire::tcp::{Seq, Timestamps};
@@ -182,4 +182,41 @@ fn the_acknowledgment_of_a_fin_taken_in_one_go_leaves_what_all_the_steps_leave()
     // Three states, with and without the application, three sorts of flags, and a TS.Recent that is taken or is not.
     assert_eq!(taken, 3 * 2 * 3 * 2);
     assert!(left > 1_000);
+}
+
+#[test]
+fn a_reset_counts_at_sight_where_all_the_steps_have_it_count() {
+    let mut env = env();
+    let states = [
+        State::SynSent,
+        State::SynReceived,
+        State::Established,
+        State::FinWait1,
+        State::FinWait2,
+        State::CloseWait,
+        State::Closing,
+        State::LastAck,
+        State::TimeWait,
+        State::Closed,
+    ];
+    let mut counted = 0;
+    for state in states {
+        for (offset, others, window) in (0..3).flat_map(|offset| {
+            [Flags::default(), Flags::ACK, Flags::SYN, Flags::FIN | Flags::PSH]
+                .into_iter()
+                .flat_map(move |others| [0, 1_000].map(|window| (offset, others, window)))
+        }) {
+            let mut tcb = Tcb::new(opening(&env).key, ISS, 1_460);
+            if state != State::Closed {
+                tcb.begin(state);
+            }
+            (tcb.irs, tcb.rcv_nxt, tcb.rcv_adv) = (IRS, IRS.add(1), IRS.add(1 + window));
+            let seg = Segment { seq: IRS.add(offset), flags: Flags::RST | others, ..Segment::default() };
+            let at_sight = resets(&tcb, &seg);
+            let by_steps = input::segment_arrives(&mut tcb, &seg, &mut None, &mut env) == Err(Verdict::PeerReset);
+            assert!(at_sight == by_steps, "{state:?} {seg:?}");
+            counted += usize::from(at_sight);
+        }
+    }
+    assert_eq!(counted, 7 * 4 * 2, "seven states, whatever else is in it");
 }
