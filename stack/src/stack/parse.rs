@@ -46,7 +46,7 @@ impl Arrived {
     /// Where in the frame the payload is.
     #[inline]
     pub(super) fn payload_range(&self) -> Range<usize> {
-        let start = usize::from(self.l4_offset) + usize::from(self.seg.header_len);
+        let start = usize::from(self.l4_offset) + self.seg.header_len();
         start..start + usize::from(self.seg.payload_len)
     }
 

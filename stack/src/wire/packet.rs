@@ -153,7 +153,7 @@ impl Net {
     #[inline]
     pub fn payload_range(&self, segment: &Segment) -> Range<usize> {
         let Range { start, end } = self.l4_range();
-        start + usize::from(segment.header_len)..end
+        start + segment.header_len()..end
     }
 }
 

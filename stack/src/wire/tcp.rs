@@ -34,7 +34,7 @@ pub fn read(bytes: &[u8], segment: &mut Segment) -> Result<(), DropReason> {
     let payload_len = u16::try_from(bytes.len() - header_len).map_err(|_| DropReason::TcpMalformed)?;
     segment.take_bare(fixed);
     segment.timestamps = None;
-    (segment.header_len, segment.payload_len) = (header_len as u8, payload_len);
+    (segment.data_offset, segment.payload_len) = (data_offset(header_len), payload_len);
     if segment.src_port == 0 || segment.dst_port == 0 {
         return Err(DropReason::TcpMalformed);
     }
@@ -81,7 +81,7 @@ pub fn read_usual_syn(header: &[u8; USUAL_SYN_LEN], segment: &mut Segment) -> bo
 }
 
 /// The byte in a header that says how long it is.
-const fn data_offset(len: usize) -> u8 {
+pub const fn data_offset(len: usize) -> u8 {
     (len << 2) as u8
 }
 
@@ -109,14 +109,14 @@ pub struct Segment {
     pub dst_port: u16,
     /// The sender's port, never 0.
     pub src_port: u16,
-    /// SEG.ACK; means something if the ACK flag is set.
-    pub ack: Seq,
     /// SEG.WND as on the wire, not scaled.
     pub window: u16,
     /// The control bits.
     pub flags: Flags,
-    /// The header's length in bytes, options included: 20 to 60.
-    pub header_len: u8,
+    /// The byte that says where the data begins, without what is reserved in it: [`header_len`](Self::header_len).
+    pub data_offset: u8,
+    /// SEG.ACK; means something if the ACK flag is set.
+    pub ack: Seq,
     /// RFC 7323 §3.
     pub timestamps: Option<Timestamps>,
     /// The payload's length in bytes.
@@ -139,6 +139,12 @@ impl Segment {
         self.payload_len as u32 + self.flags.syn() as u32 + self.flags.fin() as u32
     }
 
+    /// The header's length in bytes, options included: 20 to 60.
+    #[inline]
+    pub const fn header_len(&self) -> usize {
+        self.data_offset as usize >> 2
+    }
+
     /// Takes over what is in every header; after it there is nothing, and there are no options but timestamps, which are the caller's.
     /// In place, field by field: what is moved whole is written twice.
     #[inline(always)]
@@ -146,9 +152,9 @@ impl Segment {
         let [first, second] = [0, 8].map(|place| u64::from_be_bytes(at(header, place)));
         self.seq = Seq(first as u32);
         (self.dst_port, self.src_port) = ((first >> 32) as u16, (first >> 48) as u16);
-        self.ack = Seq((second >> 32) as u32);
         (self.window, self.flags) = (second as u16, Flags((second >> 16) as u8));
-        (self.header_len, self.payload_len) = (LEN as u8, 0);
+        (self.data_offset, self.ack) = ((second >> 24) as u8, Seq((second >> 32) as u32));
+        self.payload_len = 0;
         (self.mss, self.window_scale, self.sack_permitted, self.sack.len) = (None, None, false, 0);
     }
 

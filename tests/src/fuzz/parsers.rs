@@ -79,7 +79,7 @@ fn icmp6(source: &mut Source<'_>) {
 
 fn segment(bytes: &[u8]) {
     let Ok(segment) = tcp::parse(bytes) else { return };
-    assert_eq!(usize::from(segment.header_len) + usize::from(segment.payload_len), bytes.len());
+    assert_eq!(segment.header_len() + usize::from(segment.payload_len), bytes.len());
     assert!(segment.src_port > 0 && segment.dst_port > 0 && segment.window_scale.unwrap_or(0) <= 14);
     written_again(&segment);
 }
@@ -98,7 +98,7 @@ fn written_again(segment: &Segment) {
     assert!(again.sack.len <= sack.len);
     assert_eq!(again.sack.as_slice(), &sack.as_slice()[..usize::from(again.sack.len)]);
     again.sack = sack;
-    assert_eq!(again, Segment { header_len: len as u8, payload_len: 0, ..*segment });
+    assert_eq!(again, Segment { data_offset: tcp::data_offset(len), payload_len: 0, ..*segment });
 }
 
 /// A whole packet, and its answer in place.

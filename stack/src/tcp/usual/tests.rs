@@ -110,7 +110,7 @@ fn a_syn_ack_taken_in_one_go_leaves_what_all_the_steps_leave() {
                 ack: ISS.add(if has(2) { 2 } else { 1 }),
                 flags,
                 window: 4_321,
-                header_len: 40,
+                data_offset: 40 << 2,
                 mss: (!has(3)).then_some(if has(4) { 10 } else { 1_400 }),
                 window_scale: (!has(5)).then_some(7),
                 sack_permitted: !has(6),
@@ -163,7 +163,7 @@ fn the_acknowledgment_of_a_fin_taken_in_one_go_leaves_what_all_the_steps_leave()
                     ack: if has(4) { at_once.snd_una } else { at_once.snd_nxt },
                     flags,
                     window: 4_321,
-                    header_len: 32,
+                    data_offset: 32 << 2,
                     timestamps: (!has(5)).then_some(Timestamps { value, echo: env.now_ms + 1_000 - 30 }),
                     ..Segment::default()
                 };

@@ -92,7 +92,7 @@ proptest! {
     #[test]
     fn random_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
         if let Ok(segment) = parse(&bytes) {
-            prop_assert_eq!(usize::from(segment.header_len) + usize::from(segment.payload_len), bytes.len());
+            prop_assert_eq!(segment.header_len() + usize::from(segment.payload_len), bytes.len());
             prop_assert!(segment.window_scale.unwrap_or(0) <= 14);
         }
     }
@@ -115,7 +115,7 @@ proptest! {
         prop_assert_eq!(segment, Segment {
             seq: header.seq, ack: header.ack, flags: header.flags, window: header.window,
             src_port: header.src_port, dst_port: header.dst_port,
-            header_len: header.len(sack.as_slice()) as u8, payload_len: payload.len() as u16,
+            data_offset: data_offset(header.len(sack.as_slice())), payload_len: payload.len() as u16,
             timestamps: options.timestamps, mss: options.mss, window_scale: options.window_scale,
             sack_permitted: options.sack_permitted, sack: read_sack,
         });
@@ -150,7 +150,7 @@ proptest! {
         let usual = with_options(flags, &options);
         // Four bytes of nothing behind them: the same options, and not the usual length.
         let any = with_options(flags, &[&options[..], &[1; 4]].concat());
-        prop_assert_eq!(usual, Segment { header_len: usual.header_len, ..any });
+        prop_assert_eq!(usual, Segment { data_offset: usual.data_offset, ..any });
     }
 
     #[test]
