@@ -85,12 +85,13 @@ impl Listeners {
         Some((place, self.slab.get_mut(place.into())?))
     }
 
-    #[inline]
+    #[inline(always)]
     fn place_of(&self, local: Address, port: u16) -> Option<u16> {
-        match self.ports[usize::from(port)] {
-            sole if sole & SOLE != 0 => Some(sole as u16),
-            first => self.find_among(first, local, port),
+        let entry = self.ports[usize::from(port)];
+        if entry & SOLE == 0 {
+            return self.find_among(entry, local, port);
         }
+        Some(entry as u16)
     }
 
     /// Of the listeners on one port, whose first is this, the most exact that fits.
