@@ -112,7 +112,7 @@ impl Listeners {
     }
 
     /// The listener at a place, to count on, if it is the one for this flow's end.
-    #[inline]
+    #[inline(always)]
     pub fn at_mut(&mut self, place: u16, key: &FlowKey) -> Option<&mut Listener> {
         let listener = self.slab.get_mut(place.into())?;
         let fits = listener.port == key.local_port && (listener.address.is_none() || is_within(listener.address, key));
