@@ -44,28 +44,29 @@ pub fn read(frame: &[u8], dst_mac: u64, demanded: Demand, segment: &mut Segment)
 #[inline(always)]
 fn read_bare(frame: &[u8], dst_mac: u64, demanded: Demand, segment: &mut Segment) -> Option<Ends> {
     let headers = frame.first_chunk::<STAMPED_END>()?;
-    if !is_whole_tcp_to(dst_mac, headers) {
+    let addresses = u64::from_ne_bytes(at(headers, IP + 12));
+    // First what tells them from those that carry something.
+    let (is_read, sum) = match u16::from_ne_bytes(at(headers, IP + 2)) {
+        STAMPED_IP_LEN => {
+            let header = headers.last_chunk()?;
+            (tcp::read_stamped(header, segment), sum_of::<_, 5>(addresses, header))
+        }
+        USUAL_SYN_IP_LEN => {
+            let header = frame.get(L4_OFFSET..)?.first_chunk()?;
+            (tcp::read_usual_syn(header, segment), sum_of::<_, 6>(addresses, header))
+        }
+        _ => return None,
+    };
+    if !is_read || !is_whole_tcp_to(dst_mac, headers) || !demanded.is_met(sum) {
         return None;
     }
-    let addresses = u64::from_ne_bytes(at(headers, IP + 12));
     let [begins, ends] = [u64::from_ne_bytes(at(headers, IP)), u32::from_ne_bytes(at(headers, IP + 8)).into()];
     if !checksum::is_valid(checksum::sum_words([begins, ends, addresses])) {
         return None;
     }
-    let is_valid = match u16::from_ne_bytes(at(headers, IP + 2)) {
-        STAMPED_IP_LEN => {
-            let header = headers.last_chunk()?;
-            tcp::read_stamped(header, segment) && demanded.is_met(sum_of::<_, 5>(addresses, header))
-        }
-        USUAL_SYN_IP_LEN => {
-            let header = frame.get(L4_OFFSET..)?.first_chunk()?;
-            tcp::read_usual_syn(header, segment) && demanded.is_met(sum_of::<_, 6>(addresses, header))
-        }
-        _ => false,
-    };
     let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses.to_ne_bytes();
     let ports = u32::from_be_bytes(at(headers, L4_OFFSET));
-    is_valid.then_some(Ends { src: [s0, s1, s2, s3], dst: [d0, d1, d2, d3], ports })
+    Some(Ends { src: [s0, s1, s2, s3], dst: [d0, d1, d2, d3], ports })
 }
 
 /// What is usual otherwise: mostly, it carries something.
