@@ -159,13 +159,11 @@ impl Stack {
     }
 
     pub(crate) fn abort(&mut self, conn: ConnId) {
-        let Some((tcb, _)) = self.conn_mut(conn) else { return };
+        let Stack { conns, marked, owing, .. } = self;
+        let Some(tcb) = conns.get_mut(conn).filter(|tcb| !tcb.bits.has(Bits::REPORTED)) else { return };
         // The application knows: there is nothing to tell it any more.
-        tcb.bits.set(Bits::REPORTED);
-        if !matches!(tcb.state(), State::TimeWait | State::Closed) {
-            tcb.bits.set(Bits::RESET_OWED);
-        }
-        self.mark(conn.index());
+        tcb.bits.set(if tcb.is_over() { Bits::REPORTED } else { Bits::REPORTED.and(Bits::RESET_OWED) });
+        enqueue(tcb, conn.index(), marked, owing);
     }
 
     /// The connection is over, and what it received is gone. Record and flow stay until the application has heard of it.
@@ -340,9 +338,14 @@ impl Stack {
             return self.report_end(conn, end, app);
         }
         tcb.bits.clear(Bits::MARKED);
-        if !tcb.bits.has(Bits::OWING) {
+        if tcb.bits.has(Bits::OWING) {
+            return;
+        }
+        if tcb.bits.has(output::OWED.and(Bits::RESET_OWED)) || output::is_owing(tcb) {
             tcb.bits.set(Bits::OWING);
             self.owing.push_back(at);
+        } else {
+            self.settle(at);
         }
     }
 

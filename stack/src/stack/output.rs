@@ -85,7 +85,7 @@ impl Stack {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         let leads = way.leads_to_peer_of(tcb);
         let Some(link) = way.path.usual().filter(|_| leads) else { return self.send_for_any(at, way, tx) };
-        match output::run_at_sight(tcb, &self.env, link, tx) {
+        match output::run_at_sight(tcb, &mut self.env, link, tx) {
             Some(Progress::Done) => {}
             Some(waits) => return waits,
             None => return self.send_for_any(at, way, tx),
@@ -170,14 +170,15 @@ impl Stack {
         self.settle(at)
     }
 
-    #[cold]
-    fn settle(&mut self, at: u32) -> Progress {
+    /// Nothing is to be sent now.
+    #[inline(never)]
+    pub(super) fn settle(&mut self, at: u32) -> Progress {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         if settle(tcb, at, &mut self.wheel) { self.release(at) } else { Progress::Done }
     }
 }
 
-/// After output: the next deadline is noted. `true` if the record is over, and to be released.
+/// Nothing is owed: the next deadline is noted. `true` if the record is over, and to be released.
 #[inline(always)]
 fn settle(tcb: &mut Tcb, at: u32, wheel: &mut TimerWheel) -> bool {
     tcb.bits.clear(Bits::OWING);

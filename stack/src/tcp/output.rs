@@ -9,12 +9,13 @@ use handfast_drivers::frame::{Frame, FramePool};
 use crate::demux::syn_rcvd::SynRcvd;
 use crate::metrics::Counter;
 use crate::tcp::chain::NIL;
+use crate::tcp::close::Closed;
 use crate::tcp::env::Env;
 use crate::tcp::open;
 use crate::tcp::recv;
 use crate::tcp::sack;
 use crate::tcp::state::State;
-use crate::tcp::tcb::{Bits, Tcb};
+use crate::tcp::tcb::{Bits, Events, Tcb};
 use crate::tcp::timers;
 use crate::wire::address::Address;
 use crate::wire::ethernet::{self, ETHERTYPE_IPV4, Ethernet};
@@ -55,17 +56,19 @@ pub enum Progress {
     NoFrame,
 }
 
+/// What is owed, data apart.
+pub const OWED: Bits = Bits::SYN_OWED
+    .and(Bits::ACK_NOW)
+    .and(Bits::FIN_QUEUED)
+    .and(Bits::FIN_AGAIN)
+    .and(Bits::PROBE_OWED)
+    .and(Bits::KEEPALIVE_OWED)
+    .and(Bits::WINDOW_CHECK);
+
 /// Whether [`run`] might send: something is owed, or waits for a window. If not, nothing waits for the congestion window.
 #[inline]
 pub fn is_owing(tcb: &mut Tcb) -> bool {
-    let owed = Bits::SYN_OWED
-        .and(Bits::ACK_NOW)
-        .and(Bits::FIN_QUEUED)
-        .and(Bits::FIN_AGAIN)
-        .and(Bits::PROBE_OWED)
-        .and(Bits::KEEPALIVE_OWED)
-        .and(Bits::WINDOW_CHECK);
-    let owing = tcb.bits.has(owed) || tcb.tx_unsent != NIL || tcb.lost_bytes() > 0;
+    let owing = tcb.bits.has(OWED) || tcb.tx_unsent != NIL || tcb.lost_bytes() > 0;
     if !owing {
         tcb.bits.clear(Bits::CWND_LIMITED);
     }
@@ -73,10 +76,11 @@ pub fn is_owing(tcb: &mut Tcb) -> bool {
 }
 
 /// Sends what is owed on the usual path, if it is what is owed as a rule: a first SYN with all options; or the first FIN or an
-/// acknowledgment, with timestamps, of a connection that has no payload to send and has seen no loss. `None` if it is anything else:
-/// that is for [`run`].
+/// acknowledgment, with timestamps, of a connection that has no payload to send and has seen no loss; or the reset of one that the
+/// application has given up, and of which nothing is kept. `None` if it is anything else: that is for [`run`].
 #[inline(always)]
-pub fn run_at_sight(tcb: &mut Tcb, env: &Env, link: &Link, tx: &mut TxBurst) -> Option<Progress> {
+pub fn run_at_sight(tcb: &mut Tcb, env: &mut Env, link: &Link, tx: &mut TxBurst) -> Option<Progress> {
+    const RESET: Bits = Bits::TIMESTAMPS.and(Bits::RESET_OWED);
     const RARE: Bits = Bits::FIN_AGAIN
         .and(Bits::PROBE_OWED)
         .and(Bits::KEEPALIVE_OWED)
@@ -92,6 +96,14 @@ pub fn run_at_sight(tcb: &mut Tcb, env: &Env, link: &Link, tx: &mut TxBurst) -> 
                 && recv::may_tell_whole_window(tcb, env) => {}
         Bits::SYN_OWED if tcb.state() == State::SynSent && tcb.snd_nxt == tcb.iss && env.fixed.all_options => {
             return Some(first_syn(tcb, env, link, tx));
+        }
+        RESET
+            if tcb.bits.has(Bits::REPORTED)
+                && tcb.cold.is_none()
+                && knows_us(tcb)
+                && recv::may_tell_whole_window(tcb, env) =>
+        {
+            return reset_at_sight(tcb, env, link, tx);
         }
         _ => return None,
     }
@@ -142,6 +154,22 @@ fn bare_ack(tcb: &mut Tcb, env: &Env, link: &Link, tx: &mut TxBurst) -> Progress
     told(tcb);
     emit_stamped(out, tcb, env, tcb.snd_nxt, Flags::ACK, link, recv::advertise_whole);
     Progress::Done
+}
+
+/// The connection ends by its reset. Without a frame it does that, too, elsewhere.
+#[inline(always)]
+fn reset_at_sight(tcb: &mut Tcb, env: &mut Env, link: &Link, tx: &mut TxBurst) -> Option<Progress> {
+    let out = match room_for_stamped(env, tx) {
+        Ok(out) => out,
+        Err(Progress::Full) => return Some(Progress::Full),
+        Err(_) => return None,
+    };
+    emit_stamped(out, tcb, env, tcb.snd_nxt, Flags::RST | Flags::ACK, link, recv::advertise_whole);
+    env.metrics.count(Counter::ResetsSent);
+    tcb.bits.clear(Bits::RESET_OWED);
+    tcb.enter(State::Closed);
+    (tcb.closed, tcb.events) = (Some(Closed::Aborted), Events::default());
+    Some(Progress::Done)
 }
 
 /// Room for the headers of a segment whose option is timestamps, and no payload, in a frame that is sent.
