@@ -148,8 +148,8 @@ proptest! {
         }
         let flags = if syn { Flags::SYN } else { Flags::ACK };
         let usual = with_options(flags, &options);
-        // Four bytes of nothing behind them: the same options, and not the usual length.
-        let any = with_options(flags, &[&options[..], &[1; 4]].concat());
+        // Four bytes of nothing before them: the same options, and not the usual length. Behind them, the last might reach into it.
+        let any = with_options(flags, &[&[1; 4], &options[..]].concat());
         prop_assert_eq!(usual, Segment { data_offset: usual.data_offset, ..any });
     }
 
