@@ -47,12 +47,26 @@ impl Turns {
     #[inline]
     pub fn pop_front(&mut self) -> Option<u32> {
         if self.is_empty() {
-            (self.first, self.end) = (0, 0);
+            self.begin_anew();
             return None;
         }
         let index = *self.slots.get(self.first)?;
         self.first += 1;
         Some(index)
+    }
+
+    /// Whoever takes out a number of them, and so does not see that none is left, says so after it.
+    #[inline]
+    pub fn drained(&mut self) {
+        if self.is_empty() {
+            self.begin_anew();
+        }
+    }
+
+    /// The memory that was used last is used next.
+    #[inline]
+    fn begin_anew(&mut self) {
+        (self.first, self.end) = (0, 0);
     }
 
     /// Puts an index before all others: the one that was taken last, as a rule, whose place is still free.

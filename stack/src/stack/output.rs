@@ -76,6 +76,7 @@ impl Stack {
                 Progress::NoFrame => self.owing.push_back(at),
             }
         }
+        self.owing.drained();
         true
     }
 
