@@ -29,18 +29,20 @@ impl<R: Copy, const N: usize> Queues<R, N> {
     #[inline]
     pub(super) fn insert(&mut self, queue: usize, record: R) -> Option<u32> {
         let mut index = self.free;
-        if index != END {
-            self.free = self.nodes[index as usize].next;
-            self.nodes[index as usize].record = record;
+        let prev = self.ends[queue].last;
+        if let Some(node) = self.nodes.get_mut(index as usize) {
+            self.free = node.next;
+            *node = Node { record, next: END, prev };
         } else {
+            // There is none that was used before.
             index = self.nodes.len() as u32;
             if index == self.capacity {
                 return None;
             }
-            self.nodes.push(Node { record, next: END, prev: END });
+            self.nodes.push(Node { record, next: END, prev });
         }
         self.len += 1;
-        self.append(queue, index);
+        self.appended(queue, prev, index);
         Some(index)
     }
 
@@ -71,9 +73,10 @@ impl<R: Copy, const N: usize> Queues<R, N> {
     /// Takes a record out that is there. `queue` is the one that it is in.
     #[inline(always)]
     pub(super) fn discard(&mut self, queue: usize, index: u32) {
-        self.unlink(queue, index);
         let node = &mut self.nodes[index as usize];
+        let (prev, next) = (node.prev, node.next);
         (node.prev, node.next) = (FREE, self.free);
+        self.unlinked(queue, prev, next);
         self.free = index;
         self.len -= 1;
     }
@@ -97,8 +100,12 @@ impl<R: Copy, const N: usize> Queues<R, N> {
     /// Moves a record from the queue that it is in to the end of another, or of the same.
     #[inline]
     pub(super) fn move_to_end(&mut self, from: usize, to: usize, index: u32) {
-        self.unlink(from, index);
-        self.append(to, index);
+        let Node { prev, next, .. } = self.nodes[index as usize];
+        self.unlinked(from, prev, next);
+        let last = self.ends[to].last;
+        let node = &mut self.nodes[index as usize];
+        (node.prev, node.next) = (last, END);
+        self.appended(to, last, index);
     }
 
     /// The record that has waited longest in a queue.
@@ -133,27 +140,26 @@ impl<R: Copy, const N: usize> Queues<R, N> {
         self.capacity
     }
 
-    #[inline]
-    fn append(&mut self, queue: usize, index: u32) {
-        let last = core::mem::replace(&mut self.ends[queue].last, index);
-        let node = &mut self.nodes[index as usize];
-        (node.prev, node.next) = (last, END);
-        match last {
-            END => self.ends[queue].first = index,
-            last => self.nodes[last as usize].next = index,
+    /// A record that knows its neighbours now comes after `last` in a queue.
+    #[inline(always)]
+    fn appended(&mut self, queue: usize, last: u32, index: u32) {
+        self.ends[queue].last = index;
+        match self.nodes.get_mut(last as usize) {
+            Some(node) => node.next = index,
+            None => self.ends[queue].first = index,
         }
     }
 
+    /// There is no record any more between these two of a queue.
     #[inline(always)]
-    fn unlink(&mut self, queue: usize, index: u32) {
-        let Node { next, prev, .. } = self.nodes[index as usize];
-        match prev {
-            END => self.ends[queue].first = next,
-            prev => self.nodes[prev as usize].next = next,
+    fn unlinked(&mut self, queue: usize, prev: u32, next: u32) {
+        match self.nodes.get_mut(prev as usize) {
+            Some(node) => node.next = next,
+            None => self.ends[queue].first = next,
         }
-        match next {
-            END => self.ends[queue].last = prev,
-            next => self.nodes[next as usize].prev = prev,
+        match self.nodes.get_mut(next as usize) {
+            Some(node) => node.prev = prev,
+            None => self.ends[queue].last = prev,
         }
     }
 }
