@@ -97,7 +97,8 @@ pub fn ends(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> bool {
         && timestamps.value.wrapping_sub(tcb.ts_recent) as i32 >= 0
         && tcb.bits.only(Bits::TIMESTAMPS.and(Bits::WANTS_ROOM)) == Bits::TIMESTAMPS
         && tcb.tx.is_empty()
-        && tcb.cold.is_none();
+        && tcb.cold.is_none()
+        && tcb.rtt.backoff == 0;
     if !is_usual {
         return false;
     }

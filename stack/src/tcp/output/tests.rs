@@ -1,6 +1,17 @@
+use alloc::format;
+use alloc::vec::Vec;
+
+use handfast_drivers::burst::RxBurst;
+use handfast_drivers::driver::Driver;
+use handfast_drivers::wire;
+
 use super::*;
+use crate::config::TcpConfig;
+use crate::demux::flow::FlowKey;
 use crate::tcp::close;
 use crate::tcp::testing::{MSS, Sender};
+use crate::time::Instant;
+use crate::wire::address::Mac;
 
 #[test]
 fn nagle_holds_a_short_segment_while_anything_is_unacknowledged() {
@@ -211,4 +222,98 @@ fn options_take_their_room_from_the_payload() {
     t.tcb.bits.set(Bits::TIMESTAMPS);
     t.write(2 * MSS);
     t.sends(&[(0, MSS - 12), (MSS - 12, MSS - 12)]);
+}
+
+/// A connection in this state, as far as what is sent next depends on it.
+fn about_to_send(state: State, bits: Bits, fin_sent: bool, window: u32, shift: u8, flight: u32) -> Tcb {
+    let (local, remote) = (Address::v4([10, 0, 0, 1]), Address::v4([10, 0, 0, 2]));
+    let mut tcb = Tcb::new(FlowKey { local, remote, local_port: 1, remote_port: 2 }, Seq(u32::MAX - 2), 1_460);
+    if state != State::Closed {
+        tcb.begin(state);
+    }
+    (tcb.bits, tcb.rcv_shift, tcb.ts_recent, tcb.ts_offset) = (bits, shift, 77, 1_000);
+    (tcb.rcv_nxt, tcb.last_ack_sent) = (Seq(9), Seq(5));
+    tcb.rcv_adv = tcb.rcv_nxt.add(window);
+    (tcb.snd_wnd, tcb.snd_wnd_max) = (60_000, 60_000);
+    let in_flight = match state {
+        State::SynSent => 0,
+        _ => {
+            tcb.snd_end = tcb.iss.add(11);
+            tcb.snd_una = tcb.snd_end.add(flight.wrapping_neg());
+            10 + 1
+        }
+    };
+    tcb.snd_nxt = tcb.iss.add(in_flight + u32::from(fin_sent));
+    tcb
+}
+
+#[test]
+fn what_is_sent_at_sight_is_what_would_be_sent_in_any_case() {
+    use State::*;
+    let config = wire::Config { frames_per_queue: 64, ring_len: 64, ..wire::Config::default() };
+    let (mut near, mut far) = wire::pair(config);
+    let mut env = Env::new(TcpConfig::default(), near.pool().clone(), 0);
+    env.at(Instant::from_micros(50_000_000));
+    let link = Ethernet { src: Mac(near.caps().mac), dst: Mac(far.caps().mac), vlan: None, ethertype: 0x0800 };
+    let path = Path::new(link, &Address::v4([10, 0, 0, 2]), false);
+    let usual = path.usual().expect("IPv4, no tag, checksums of ours");
+    let mut sent = |tx: &mut TxBurst| {
+        let mut rx = RxBurst::new();
+        near.tx_burst(tx);
+        near.flush();
+        far.rx_burst(&mut rx);
+        rx.drain(..).map(|frame| frame.to_vec()).collect::<Vec<_>>()
+    };
+    let owed = [
+        Bits::TIMESTAMPS,
+        Bits::ACK_NOW,
+        Bits::ACK_DELAYED,
+        Bits::FIN_QUEUED,
+        Bits::RTX_ARMED,
+        Bits::SYN_OWED,
+        Bits::WINDOW_CHECK,
+        Bits::KEEPALIVE_OWED,
+        Bits::FIN_AGAIN,
+    ];
+    let states = [SynSent, SynReceived, Established, FinWait1, FinWait2, CloseWait, Closing, LastAck, TimeWait, Closed];
+    let (mut taken, mut frames) = (0, 0);
+    for (state, variant) in states.into_iter().flat_map(|state| (0u32..1 << owed.len()).map(move |v| (state, v))) {
+        let has = |at: usize| variant >> at & 1 == 1;
+        let bits = owed
+            .into_iter()
+            .enumerate()
+            .fold(Bits::default(), |bits, (at, bit)| bits.and(if has(at) { bit } else { Bits(0) }));
+        let shifts = [0, env.fixed.own_shift];
+        let windows = [0, 1_000, env.config.recv_buffer_bytes - 1_461, env.config.recv_buffer_bytes + 1];
+        for (fin_sent, window, shift, flight) in [false, true].into_iter().flat_map(|fin_sent| {
+            windows.into_iter().flat_map(move |window| {
+                shifts.into_iter().flat_map(move |shift| [0, 1].map(|flight| (fin_sent, window, shift, flight)))
+            })
+        }) {
+            if matches!(state, FinWait2 | TimeWait) && !fin_sent {
+                continue; // our FIN is what led there
+            }
+            let [mut at_sight, mut in_any_case] =
+                [(); 2].map(|()| about_to_send(state, bits, fin_sent, window, shift, flight));
+            let (mut tx, before) = (TxBurst::new(), format!("{at_sight:?}"));
+            let Some(progress) = run_at_sight(&mut at_sight, &mut env, usual, &mut tx) else {
+                assert_eq!(format!("{at_sight:?}"), before);
+                continue;
+            };
+            taken += 1;
+            let at_once = sent(&mut tx);
+            let expected = match is_owing(&mut in_any_case) {
+                true => run(&mut in_any_case, &mut env, &path, &mut tx),
+                false => Progress::Done,
+            };
+            assert_eq!(progress, expected, "{before}");
+            assert_eq!(at_once, sent(&mut tx), "{before}");
+            frames += at_once.len();
+            // Where nothing is sent any more it does not matter what that was limited by.
+            at_sight.bits.clear(Bits::CWND_LIMITED);
+            in_any_case.bits.clear(Bits::CWND_LIMITED);
+            assert_eq!(format!("{at_sight:?}"), format!("{in_any_case:?}"), "{before}");
+        }
+    }
+    assert!(taken > 1_000 && frames > 500, "{taken} taken, {frames} frames");
 }

@@ -9,6 +9,7 @@ use handfast_drivers::wire;
 use super::*;
 use crate::config::TcpConfig;
 use crate::demux::flow::FlowKey;
+use crate::demux::syn_rcvd::Offered;
 use crate::tcp::input::{self, Verdict};
 use crate::time::Instant;
 use crate::wire::address::Address;
@@ -145,7 +146,7 @@ fn the_acknowledgment_of_a_fin_taken_in_one_go_leaves_what_all_the_steps_leave()
             .into_iter()
             .flat_map(|bits| [(bits, false), (bits, true)])
         {
-            for (flags, variant) in flags.into_iter().flat_map(|flags| (0u32..1 << 6).map(move |v| (flags, v))) {
+            for (flags, variant) in flags.into_iter().flat_map(|flags| (0u32..1 << 7).map(move |v| (flags, v))) {
                 let has = |bit: u32| variant >> bit & 1 == 1;
                 let mut pair = [ending(&env, state, fin_sent, bits), ending(&env, state, fin_sent, bits)];
                 for tcb in &mut pair {
@@ -155,6 +156,7 @@ fn the_acknowledgment_of_a_fin_taken_in_one_go_leaves_what_all_the_steps_leave()
                     if has(1) {
                         tcb.bits.set(Bits::WANTS_ROOM);
                     }
+                    tcb.rtt.backoff = has(6).into();
                 }
                 let [at_once, by_steps] = &mut pair;
                 let value = TS_RECENT.wrapping_add(if has(2) { u32::MAX } else { 5 });
@@ -182,6 +184,50 @@ fn the_acknowledgment_of_a_fin_taken_in_one_go_leaves_what_all_the_steps_leave()
     // Three states, with and without the application, three sorts of flags, and a TS.Recent that is taken or is not.
     assert_eq!(taken, 3 * 2 * 3 * 2);
     assert!(left > 1_000);
+}
+
+#[test]
+fn the_third_segment_taken_in_one_go_leaves_what_all_the_steps_leave() {
+    let mut env = env();
+    let key = opening(&env).key;
+    let (mut taken, mut left) = (0, 0);
+    let flags = [Flags::ACK, Flags::ACK | Flags::FIN, Flags::ACK | Flags::PSH, Flags::SYN | Flags::ACK, Flags::FIN];
+    for (flags, variant) in flags.into_iter().flat_map(|flags| (0u32..1 << 8).map(move |variant| (flags, variant))) {
+        let has = |bit: u32| variant >> bit & 1 == 1;
+        let record = SynRcvd {
+            key,
+            iss: ISS,
+            irs: IRS,
+            ts_recent: TS_RECENT,
+            peer_mss: if has(7) { 64 } else { 1_400 },
+            listener: 0,
+            offered: Offered::new((!has(0)).then_some(7), !has(1), true),
+            retries: has(2).into(),
+            due: 0,
+        };
+        let value = if has(6) { TS_RECENT - 1 } else { 4 };
+        let seg = Segment {
+            seq: IRS.add(1 + u32::from(has(3))),
+            ack: ISS.add(1 + u32::from(has(4))),
+            flags,
+            window: 4_321,
+            data_offset: 32 << 2,
+            timestamps: (!has(5)).then_some(Timestamps { value, echo: env.now_ms + 1_000 - 30 }),
+            ..Segment::default()
+        };
+        if !completes(&record, &seg) {
+            left += 1;
+            continue;
+        }
+        taken += 1;
+        let [mut at_once, mut by_steps] = [(); 2].map(|()| open::passive(&record, &seg, 1_460, (7, 1_000), &env));
+        third_segment(&mut at_once, &seg);
+        open::agree_to_less(&mut by_steps, &record);
+        assert_eq!(open::syn_rcvd_arrives(&record, &seg, &env.config), open::HalfOpen::Complete);
+        assert_eq!(input::segment_arrives(&mut by_steps, &seg, &mut None, &mut env), Ok(()), "{seg:?}");
+        assert_eq!(whole(&at_once), whole(&by_steps), "{seg:?}");
+    }
+    assert_eq!((taken, left), (3 * 2, 5 * 256 - 6), "three sorts of flags, and either MSS");
 }
 
 #[test]
