@@ -415,13 +415,19 @@ impl Stack {
     }
 
     /// The record's end: everything of it goes back to where it came from. TIME-WAIT goes on in a record of its own.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn release(&mut self, at: u32) -> Progress {
         let Some(tcb) = self.conns.at(at) else { return Progress::Done };
-        if tcb.state() == State::TimeWait || tcb.has_frames() {
-            return self.release_and_wait(at);
+        match tcb.state() == State::TimeWait || tcb.has_frames() {
+            true => self.release_and_wait(at),
+            false => self.release_at_once(at, tcb.hash),
         }
-        self.flows.remove(tcb.hash, Owner::Conn(at));
+    }
+
+    /// The end of a record that leaves nothing behind.
+    #[inline(never)]
+    fn release_at_once(&mut self, at: u32, hash: u64) -> Progress {
+        self.flows.remove(hash, Owner::Conn(at));
         // The wheel keeps its entry, for the next connection in this place, or finds nobody there.
         self.conns.discard(at);
         Progress::Done
