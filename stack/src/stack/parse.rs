@@ -67,10 +67,10 @@ impl Stack {
         // Out of the way of what is called below.
         let mut places = core::mem::take(&mut self.arrived);
         let (demanded, strays) = (Demand::new(!self.rx_checksum), self.strays.len());
-        let (packets, mut bytes) = (rx.len(), 0);
+        let (packets, mut bytes, mac) = (rx.len(), 0, self.ip.mac_word());
         burst::deal(rx, &mut places, |frame, arrived| {
             bytes += frame.len();
-            match self.usual_arrived(&frame, demanded, arrived) {
+            match self.usual_arrived(&frame, mac, demanded, arrived) {
                 // The place is empty: there is nothing to be dropped.
                 Some(()) => core::mem::forget(arrived.frame.replace(frame.take())),
                 None => self.unusual_arrived(frame.take(), arrived, tx),
@@ -90,14 +90,14 @@ impl Stack {
     /// Reads the usual packet; `None` if it is another. If its flow turns out to have a record, that record says who its ends are; if
     /// not, [`admits_flow`](Self::admits_flow) does.
     #[inline(always)]
-    fn usual_arrived(&mut self, frame: &Frame, demanded: Demand, arrived: &mut Arrived) -> Option<()> {
-        let Ends { src, dst, ports } = usual::read(frame, self.ip.mac_word(), demanded, &mut arrived.seg)?;
-        arrived.hash = self.hasher.hash_v4(dst, src, ports);
-        self.flows.prefetch(arrived.hash);
+    fn usual_arrived(&mut self, frame: &Frame, mac: u64, demanded: Demand, arrived: &mut Arrived) -> Option<()> {
+        let Ends { src, dst, ports } = usual::read(frame, mac, demanded, &mut arrived.seg)?;
         // The rest was prepared.
         arrived.key.local.set_v4(dst);
         arrived.key.remote.set_v4(src);
         (arrived.key.local_port, arrived.key.remote_port) = (ports as u16, (ports >> 16) as u16);
+        arrived.hash = self.hasher.hash_v4(dst, src, ports);
+        self.flows.prefetch(arrived.hash);
         Some(())
     }
 

@@ -99,8 +99,7 @@ fn is_whole_tcp_to<const LEN: usize>(dst_mac: u64, headers: &[u8; LEN]) -> bool 
     // The sender's address begins in the same eight bytes.
     let to = u64::from_le_bytes(at(headers, 0)) << 16;
     let [begins, goes_on] = [IP - 2, IP + 6].map(|place| u32::from_ne_bytes(at(headers, place)));
-    let differs = (begins & BEGINNING_MASK) ^ BEGINNING | (goes_on & WHOLE_TCP_MASK) ^ WHOLE_TCP;
-    (to ^ dst_mac) | u64::from(differs) == 0
+    to == dst_mac && begins & BEGINNING_MASK == BEGINNING && goes_on & WHOLE_TCP_MASK == WHOLE_TCP
 }
 
 /// The sum of a TCP header of a length that the compiler knows, with its pseudo header: its `WORDS` and another. One that comes out too
