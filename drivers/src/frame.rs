@@ -6,8 +6,8 @@
 //! | [`Held`] | ours until acknowledged | read; be sent again unless the device still has it | dropped → free now, or when the device is done |
 //! | [`Desc`] | on a ring, or on its way to another core | nothing; drivers only | received → `Frame`; completed → free |
 //!
-//! One byte per frame says who owns it. It is checked whenever a frame is handed back, in release builds too: a driver or kernel
-//! that returns a frame it never had is a panic and not a corrupted connection. So a frame is on a list of free ones once at most.
+//! One byte per frame says who owns it. It is checked whenever a driver or the kernel hands a frame back, in release builds too: a frame
+//! that it never had is a panic and not a corrupted connection. So a frame is on a list of free ones once at most.
 
 use alloc::sync::Arc;
 use core::fmt;

@@ -189,27 +189,31 @@ impl FramePool {
     }
 
     /// Frees the frames that are still in their places, as dropping each would, in a closer loop for those of this share.
+    ///
+    /// Should `frame_of` panic, the pool's memory stays for ever.
     #[inline(always)]
     pub fn free_burst<T>(&self, places: &mut [T], frame_of: impl Fn(&mut T) -> &mut Option<Frame>) {
-        let mut freed = self.completions();
-        let ((start, share_len), before) = (freed.share, freed.free_len);
-        let mut has_others = false;
+        let inner = self.inner();
+        let (mut count, mut has_others) = (0, false);
         for place in &mut *places {
+            // This may be anybody's code, which may take frames and free some: the list is as it stands there each time.
             let place = frame_of(place);
             match place {
-                Some(frame) if frame.pool == self.inner && frame.index.wrapping_sub(start) < share_len => {
-                    // Whoever has a `Frame` has the frame: its owner need not be looked at.
-                    let frame = Usual { index: frame.index };
+                Some(frame) if frame.pool == self.inner && inner.is_ours(frame.index) => {
+                    let index = frame.index;
                     core::mem::forget(place.take());
-                    freed.completed_usual(frame);
+                    // Whoever has a `Frame` has the frame: its owner need not be looked at.
+                    // SAFETY: it is one of the region's, which the pool keeps.
+                    unsafe { inner.frames.owner(index) }.store(FREE, Ordering::Relaxed);
+                    // SAFETY: it was just made free.
+                    unsafe { inner.push_free(index) };
+                    count += 1;
                 }
                 other => has_others |= other.is_some(),
             }
         }
-        let count = freed.free_len - before;
-        drop(freed);
         // They were references; this handle is one more.
-        self.inner().refs.set(self.inner().refs.get() - count);
+        inner.refs.set(inner.refs.get() - count);
         if has_others {
             places.iter_mut().for_each(|place| *frame_of(place) = None);
         }

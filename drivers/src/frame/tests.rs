@@ -194,6 +194,24 @@ fn a_burst_is_dealt_and_what_stays_in_its_places_goes_back_to_where_it_belongs()
     assert_eq!(census, Census { free: 8, ..Census::default() });
 }
 
+#[test]
+fn whoever_takes_and_drops_frames_while_a_burst_is_freed_gets_none_twice() {
+    let pool = FramePool::with_frames(4, FrameSize::Small);
+    let mut places = [pool.alloc(), pool.alloc(), pool.alloc()];
+    let (taken, dropped) = (std::cell::RefCell::new(Vec::new()), std::cell::RefCell::new(pool.alloc()));
+    pool.free_burst(&mut places, |place| {
+        taken.borrow_mut().extend(pool.alloc());
+        dropped.borrow_mut().take();
+        place
+    });
+    let taken: Vec<Frame> = taken.take();
+    let mut at: Vec<_> = taken.iter().map(|frame| frame.as_ptr()).collect();
+    at.dedup();
+    assert_eq!((at.len(), pool.free()), (2, 2));
+    drop(taken);
+    assert_eq!(pool.free(), 4);
+}
+
 proptest! {
     #[test]
     fn every_frame_has_one_owner_whatever_is_done(steps in prop::collection::vec((0u8..7, any::<prop::sample::Index>()), 1..200)) {

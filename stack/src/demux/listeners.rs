@@ -115,7 +115,8 @@ impl Listeners {
     #[inline(always)]
     pub fn at_mut(&mut self, place: u16, key: &FlowKey) -> Option<&mut Listener> {
         let listener = self.slab.get_mut(place.into())?;
-        let fits = listener.port == key.local_port && (listener.address.is_none() || is_within(listener.address, key));
+        let fits =
+            listener.port == key.local_port && listener.address.is_none_or(|address| is_within(address, key.local));
         fits.then_some(listener)
     }
 
@@ -154,15 +155,12 @@ impl Listeners {
     }
 }
 
-/// Whether a listener there hears what comes to this flow's end.
+/// Whether a listener on `address`, which may be all of a family, hears what comes to `local`.
 #[inline(never)]
-fn is_within(address: Option<Address>, key: &FlowKey) -> bool {
-    let local = key.local;
-    match Scope::of(address) {
-        Scope::All => true,
-        Scope::V4 => local.is_v4(),
-        Scope::V6 => !local.is_v4(),
-        Scope::One(address) => address == local,
+fn is_within(address: Address, local: Address) -> bool {
+    match address.is_unspecified() {
+        true => address.is_v4() == local.is_v4(),
+        false => address == local,
     }
 }
 

@@ -68,7 +68,7 @@ impl Offered {
         if scale == UNSCALED { None } else { Some(scale) }
     }
 
-    /// The peer's window scale, if it offered one.
+    /// The peer's window scale; 15, which is none, if it offered none.
     #[inline]
     pub const fn shift(self) -> u8 {
         self.0 & 0xf

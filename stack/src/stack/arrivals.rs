@@ -402,13 +402,13 @@ impl Stack {
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         };
         let conn = conn.index();
-        self.env.metrics.count(Counter::Established);
         if !self.flows.insert(arrived.hash, Owner::Conn(conn)) {
             self.conns.discard(conn);
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         }
-        self.env.metrics.count(Counter::PassiveOpens);
-        self.env.metrics.count(Counter::SynCookiesOpened);
+        for counter in [Counter::PassiveOpens, Counter::Established, Counter::SynCookiesOpened] {
+            self.env.metrics.count(counter);
+        }
         self.any_arrives(conn, arrived, tx);
     }
 

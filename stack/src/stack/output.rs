@@ -33,11 +33,11 @@ impl Way {
         Way { neighbour, remote, path: Path::new(link, &remote, false) }
     }
 
-    /// Whether a connection's segments go this way, too. Who goes to one neighbour, or to one address, is of one family.
+    /// Whether a connection's segments go this way, too. A router may have both families behind it.
     #[inline(always)]
     fn leads_to_peer_of(&self, tcb: &mut Tcb) -> bool {
         if self.neighbour == tcb.neighbour {
-            return true;
+            return self.remote.is_v4() == tcb.key.remote.is_v4();
         }
         let leads = self.remote == tcb.key.remote;
         if leads {

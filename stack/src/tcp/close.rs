@@ -46,7 +46,14 @@ pub fn close_at_sight(tcb: &mut Tcb) -> bool {
     let next = match tcb.state() {
         State::Established => State::FinWait1,
         State::CloseWait => State::LastAck,
-        _ => return false,
+        State::SynSent
+        | State::SynReceived
+        | State::FinWait1
+        | State::FinWait2
+        | State::Closing
+        | State::LastAck
+        | State::TimeWait
+        | State::Closed => return false,
     };
     tcb.enter(next);
     tcb.bits.set(Bits::FIN_QUEUED.and(Bits::APP_CLOSED));

@@ -36,8 +36,7 @@ impl Rtt {
         // A measurement is at least 1 µs and, so that the sums below fit, at most half an hour.
         let rtt_us = rtt_us.clamp(1, 1 << 31);
         if self.srtt_us == 0 {
-            self.srtt_us = rtt_us;
-            self.rttvar_us = rtt_us / 2;
+            *self = Rtt { backoff: self.backoff, ..Rtt::first(rtt_us) };
         } else {
             let deviation = self.srtt_us.abs_diff(rtt_us);
             self.rttvar_us = self.rttvar_us - self.rttvar_us / 4 + deviation / 4;

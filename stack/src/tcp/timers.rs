@@ -95,7 +95,7 @@ pub fn arm_rtx(tcb: &mut Tcb, env: &Env) {
     }
 }
 
-/// Nothing was in flight, so that the retransmission timer can have been armed for a try to send only: it is armed anew.
+/// Starts the retransmission timer anew, whatever it was armed for.
 #[inline(always)]
 pub fn start_rtx(tcb: &mut Tcb, env: &Env) {
     tcb.bits.set(Bits::RTX_ARMED);

@@ -117,7 +117,13 @@ pub fn ends(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> bool {
         }
         State::Closing => tcb.enter(State::TimeWait),
         State::LastAck => tcb.enter(State::Closed),
-        _ => return false,
+        State::SynSent
+        | State::SynReceived
+        | State::Established
+        | State::FinWait2
+        | State::CloseWait
+        | State::TimeWait
+        | State::Closed => return false,
     }
     tcb.snd_una = seg.ack;
     tcb.bits.clear(Bits::STALLED.and(Bits::RTX_ARMED).and(Bits::PERSIST));

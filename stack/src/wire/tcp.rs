@@ -105,9 +105,9 @@ pub fn pseudo_header(src: &Address, dst: &Address, len: usize) -> Sum {
 pub struct Segment {
     /// SEG.SEQ.
     pub seq: Seq,
-    /// The receiver's port, never 0.
+    /// The receiver's port; that it is none is found where its flow is.
     pub dst_port: u16,
-    /// The sender's port, never 0.
+    /// The sender's port, likewise.
     pub src_port: u16,
     /// SEG.WND as on the wire, not scaled.
     pub window: u16,

@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use super::peer::*;
 use super::*;
 use crate::app::{ConnectError, ListenError};
+use crate::ip::routes::Route;
 use crate::tcp::state::State;
 use crate::wire::tcp::Flags;
 
@@ -111,6 +112,32 @@ fn the_local_address_of_an_open_can_be_chosen() {
     peer.header.dst_port = 90;
     assert_eq!(peer.send(segment(SYN, IRS).port(1_000))[0].flags, RST_ACK);
     assert_eq!(peer.host.stack.half_open(), 0);
+}
+
+#[test]
+fn both_families_behind_one_router_leave_each_as_what_it_is() {
+    let word = |last| Address::v6([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
+    let (ours, router) = (word(2), word(1));
+    let mut peer = Peer::with(|config| {
+        config.ip.addresses.push(OwnAddress { address: ours, prefix_len: 64 });
+        config.ip.neighbours.push((router, Mac([2, 0, 0, 0, 0, 9])));
+        for network in [Address::UNSPECIFIED_V4, Address::UNSPECIFIED_V6] {
+            config.ip.routes.push(Route { network, prefix_len: 0, gateway: Some(router) });
+        }
+    });
+    for to in ["198.51.100.1:80", "[2001:db8::1]:80"] {
+        Cx { stack: &mut peer.host.stack }.connect(to.parse().unwrap()).unwrap();
+    }
+    // The second time, both connections know their neighbour.
+    for _ in 0..2 {
+        peer.host.turn(peer.now);
+        let mut rx = RxBurst::new();
+        peer.wire.rx_burst(&mut rx);
+        peer.wire.flush();
+        let ethertypes: Vec<_> = rx.drain(..).map(|frame| [frame[12], frame[13]]).collect();
+        assert_eq!(ethertypes, [[0x08, 0x00], [0x86, 0xdd]]);
+        peer.now += Duration::from_millis(1_001);
+    }
 }
 
 #[test]
