@@ -194,19 +194,23 @@ impl FramePool {
     #[inline(always)]
     pub fn free_burst<T>(&self, places: &mut [T], frame_of: impl Fn(&mut T) -> &mut Option<Frame>) {
         let inner = self.inner();
+        let (start, share_len, frames) = (inner.share_start, inner.share_len, inner.frames);
+        let free = NonNull::from(&*inner.free).cast::<Cell<u32>>();
         let (mut count, mut has_others) = (0, false);
         for place in &mut *places {
             // This may be anybody's code, which may take frames and free some: the list is as it stands there each time.
             let place = frame_of(place);
             match place {
-                Some(frame) if frame.pool == self.inner && inner.is_ours(frame.index) => {
+                Some(frame) if frame.pool == self.inner && frame.index.wrapping_sub(start) < share_len => {
                     let index = frame.index;
                     core::mem::forget(place.take());
                     // Whoever has a `Frame` has the frame: its owner need not be looked at.
                     // SAFETY: it is one of the region's, which the pool keeps.
-                    unsafe { inner.frames.owner(index) }.store(FREE, Ordering::Relaxed);
-                    // SAFETY: it was just made free.
-                    unsafe { inner.push_free(index) };
+                    unsafe { frames.owner(index) }.store(FREE, Ordering::Relaxed);
+                    let len = inner.free_len.get();
+                    // SAFETY: as in `push_free`.
+                    unsafe { free.add(len).as_ref() }.set(index);
+                    inner.free_len.set(len + 1);
                     count += 1;
                 }
                 other => has_others |= other.is_some(),

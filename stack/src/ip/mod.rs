@@ -154,6 +154,12 @@ impl Ip {
         }
     }
 
+    /// A router leads to networks of both families, or of another than its own.
+    #[inline]
+    pub fn has_router_of_both(&self) -> bool {
+        self.local.routes.has_router_of_both()
+    }
+
     /// Our Ethernet address as in frames without a tag: [`Mac::word`], and on a VLAN what none begins with.
     #[inline]
     pub fn mac_word(&self) -> u64 {

@@ -88,6 +88,7 @@ pub struct Routes {
     /// It, if it is.
     only: Option<Address>,
     has_more: bool,
+    has_router_of_both: bool,
     ranges: Vec<OwnRange>,
     /// Longest prefix first.
     routes: Vec<Route>,
@@ -99,7 +100,15 @@ impl Routes {
         routes.extend(own.iter().map(|o| Route { network: o.address, prefix_len: o.prefix_len, gateway: None }));
         routes.sort_by_key(|route| core::cmp::Reverse(route.prefix_len));
         let (first, has_more) = (own.first().map(|own| own.address), own.len() > 1 || !ranges.is_empty());
-        Routes { own, first, only: first.filter(|_| !has_more), has_more, ranges, routes }
+        let is_of_both = |route: &Route| route.gateway.is_some_and(|gateway| gateway.is_v4() != route.network.is_v4());
+        let (only, has_router_of_both) = (first.filter(|_| !has_more), routes.iter().any(is_of_both));
+        Routes { own, first, only, has_more, has_router_of_both, ranges, routes }
+    }
+
+    /// A router leads to networks of both families, or of another than its own: IPv4 by way of IPv6 (RFC 8950), for instance.
+    #[inline]
+    pub fn has_router_of_both(&self) -> bool {
+        self.has_router_of_both
     }
 
     /// Whether `address` is one of ours.

@@ -33,11 +33,11 @@ impl Way {
         Way { neighbour, remote, path: Path::new(link, &remote, false) }
     }
 
-    /// Whether a connection's segments go this way, too. A router may have both families behind it.
+    /// Whether a connection's segments go this way, too. Who goes to one neighbour, or to one address, is of one family.
     #[inline(always)]
     fn leads_to_peer_of(&self, tcb: &mut Tcb) -> bool {
         if self.neighbour == tcb.neighbour {
-            return self.remote.is_v4() == tcb.key.remote.is_v4();
+            return true;
         }
         let leads = self.remote == tcb.key.remote;
         if leads {
@@ -201,20 +201,24 @@ fn settle(tcb: &mut Tcb, at: u32, wheel: &mut TimerWheel) -> bool {
 #[inline(never)]
 fn find_way(tcb: &mut Tcb, waiter: Option<u32>, ip: &mut Ip, env: &Env, tx_checksum: bool) -> Result<Way, NextHop> {
     let remote = tcb.key.remote;
-    let path = |ip: &Ip, mac| Path::new(ip.ethernet(mac), &remote, tx_checksum);
+    let way = |ip: &Ip, neighbour, mac| {
+        // Behind a router of both families, the way of one connection is not that of the next.
+        let is_shared = !ip.has_router_of_both() && neighbour != NeighbourId::NOBODY;
+        let (neighbour, whose) =
+            if is_shared { (neighbour, remote) } else { (NeighbourId::NOBODY, Address::UNSPECIFIED_V4) };
+        Way { neighbour, remote: whose, path: Path::new(ip.ethernet(mac), &remote, tx_checksum) }
+    };
     if let Some(mac) = ip.fresh(env.now, tcb.neighbour) {
-        return Ok(Way { neighbour: tcb.neighbour, remote, path: path(ip, mac) });
+        return Ok(way(ip, tcb.neighbour, mac));
     }
     let next_hop = ip.next_hop(env.now, remote, &mut tcb.neighbour, waiter);
     if is_answered(tcb, env) {
         ip.confirm(env.now, tcb.neighbour);
     }
     let NextHop::Ready(mac) = next_hop else { return Err(next_hop) };
-    match ip.fresh(env.now, tcb.neighbour) {
-        Some(mac) => Ok(Way { neighbour: tcb.neighbour, remote, path: path(ip, mac) }),
-        // The next connection may have proof that the neighbour is there: it is to be asked.
-        None => Ok(Way { neighbour: NeighbourId::NOBODY, remote: Address::UNSPECIFIED_V4, path: path(ip, mac) }),
-    }
+    // Else the next connection may have proof that the neighbour is there: it is to be asked.
+    let is_fresh = ip.fresh(env.now, tcb.neighbour).is_some();
+    Ok(way(ip, if is_fresh { tcb.neighbour } else { NeighbourId::NOBODY }, mac))
 }
 
 /// Our packets reach the peer: it has just been heard, and nothing of ours waits for a repeated answer (RFC 4861 §7.3.1).
