@@ -12,6 +12,9 @@ use super::error::Error;
 ///
 /// Call it first of all. Then everything that [`Limits`](crate::config::Limits) allows is resident from the start, used or not.
 ///
+/// In a user namespace the right counts for nothing: with a limit that suffices now, what is reserved later may not be had, and that
+/// ends the process. There, lift the limit.
+///
 /// # Errors
 /// This process may not lock as much as it likes.
 pub fn lock_memory() -> Result<(), Error> {
