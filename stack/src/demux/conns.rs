@@ -28,13 +28,8 @@ impl ConnId {
     /// What [`to_bits`](ConnId::to_bits) made; `None` for a number that it never makes.
     #[inline]
     pub const fn from_bits(bits: u64) -> Option<ConnId> {
-        ConnId::new(bits as u32, (bits >> 32) as u32)
-    }
-
-    #[inline]
-    const fn new(index: u32, generation: u32) -> Option<ConnId> {
-        match NonZeroU32::new(generation) {
-            Some(generation) => Some(ConnId { index, generation }),
+        match NonZeroU32::new((bits >> 32) as u32) {
+            Some(generation) => Some(ConnId { index: bits as u32, generation }),
             None => None,
         }
     }
@@ -63,7 +58,7 @@ impl<T> Conns<T> {
     #[inline(always)]
     pub fn insert(&mut self, conn: T) -> Option<(ConnId, &mut T)> {
         let (index, generation, conn) = self.slab.insert(conn)?;
-        Some((made(index, generation), conn))
+        Some((ConnId { index, generation }, conn))
     }
 
     /// Takes a place for a connection that is made where it is to lie; `None` if the table is full.
@@ -75,13 +70,13 @@ impl<T> Conns<T> {
     /// The connection of this handle, if it still is.
     #[inline]
     pub fn get(&self, id: ConnId) -> Option<&T> {
-        self.slab.get_checked(id.index, id.generation.get())
+        self.slab.get_checked(id.index, id.generation)
     }
 
     /// The connection of this handle, to change, if it still is.
     #[inline]
     pub fn get_mut(&mut self, id: ConnId) -> Option<&mut T> {
-        self.slab.get_checked_mut(id.index, id.generation.get())
+        self.slab.get_checked_mut(id.index, id.generation)
     }
 
     /// The connection at this place in the table.
@@ -100,14 +95,13 @@ impl<T> Conns<T> {
     #[inline(always)]
     pub fn entry_mut(&mut self, index: u32) -> Option<(ConnId, &mut T)> {
         let (generation, conn) = self.slab.entry_mut(index)?;
-        Some((ConnId::new(index, generation)?, conn))
+        Some((ConnId { index, generation }, conn))
     }
 
     /// The handle of the connection at this place in the table.
     #[inline]
     pub fn id_at(&self, index: u32) -> Option<ConnId> {
-        self.slab.get(index)?;
-        ConnId::new(index, self.slab.generation(index)?)
+        self.slab.entry(index).map(|(generation, _)| ConnId { index, generation })
     }
 
     /// Drops the connection at this place, if there is one. Its handle is stale from here on.
@@ -142,13 +136,8 @@ impl<T> Conns<T> {
 
     /// All connections. Walks over every place that was ever used.
     pub fn iter(&self) -> impl Iterator<Item = (ConnId, &T)> {
-        self.slab.iter().map(|(index, generation, conn)| (made(index, generation), conn))
+        self.slab.iter().map(|(index, generation, conn)| (ConnId { index, generation }, conn))
     }
-}
-
-#[inline]
-fn made(index: u32, generation: u32) -> ConnId {
-    ConnId::new(index, generation).expect("a slab's generation is never 0")
 }
 
 const _: () = assert!(size_of::<Option<ConnId>>() == 8);

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 
 use super::flow::FlowKey;
 use super::slab::Slab;
@@ -12,7 +13,7 @@ use crate::wire::address::Address;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ListenerId {
     index: u32,
-    generation: u32,
+    generation: NonZeroU32,
 }
 
 /// A port that accepts connections.

@@ -25,7 +25,7 @@ use crate::wire::tcp::Seq;
 
 /// A transmission control block (RFC 9293 §3.3.1).
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub struct Tcb {
     /// Addresses and ports.
     pub key: FlowKey,
@@ -35,6 +35,8 @@ pub struct Tcb {
     pub closed: Option<Closed>,
     /// What the application has yet to hear.
     pub events: Events,
+    /// A tail loss probe was sent since new data was acknowledged.
+    pub tail_probed: bool,
     /// What is owed and what was agreed.
     pub bits: Bits,
     /// RCV.NXT.
@@ -99,6 +101,8 @@ pub struct Tcb {
     pub sent_at_ms: u32,
     /// Round-trip time and retransmission timeout.
     pub rtt: Rtt,
+    /// What the retransmission timer is armed for.
+    pub rtx_for: RtxTimer,
 
     /// Only when there was loss or disorder.
     pub cold: Option<Box<Cold>>,
@@ -127,13 +131,9 @@ pub struct Tcb {
     /// When the last output was, in wrapped microseconds; of two in one microsecond the second is one later. Within one, what
     /// is sent again goes before what is new, so stamp and sequence number together tell the order (RFC 8985 §5.1).
     pub stamp_us: u32,
-    /// What the retransmission timer is armed for.
-    pub rtx_for: RtxTimer,
-    /// A tail loss probe was sent since new data was acknowledged.
-    pub tail_probed: bool,
 }
 
-const _: () = assert!(size_of::<Tcb>() <= 256, "a Tcb is four cache lines");
+const _: () = assert!(size_of::<Tcb>() <= 248, "with its handle's generation, a Tcb is four cache lines");
 
 impl Tcb {
     /// A closed connection of `key` that knows nothing yet.
@@ -144,6 +144,7 @@ impl Tcb {
             state: State::Closed,
             closed: None,
             events: Events::default(),
+            tail_probed: false,
             bits: Bits::default(),
             rcv_nxt: Seq(0),
             rcv_adv: Seq(0),
@@ -175,6 +176,7 @@ impl Tcb {
             stalled_at_ms: 0,
             sent_at_ms: 0,
             rtt: Rtt::default(),
+            rtx_for: RtxTimer::Timeout,
             cold: None,
             user: 0,
             hash: 0,
@@ -188,8 +190,6 @@ impl Tcb {
             probes: 0,
             persist_backoff: 0,
             stamp_us: 0,
-            rtx_for: RtxTimer::Timeout,
-            tail_probed: false,
         }
     }
 

@@ -19,29 +19,29 @@ fn a_stale_generation_finds_nothing() {
 fn a_generation_is_never_zero() {
     let mut slab = Slab::with_capacity(1);
     slab.insert('a');
-    slab.places[0].generation = u32::MAX;
+    slab.places[0].generation = NonZeroU32::MAX;
     slab.remove(0);
     assert_eq!(slab.insert('b'), Some((0, FIRST_GENERATION, &mut 'b')));
 }
 
 #[test]
 fn the_memory_of_a_record_is_its_own_and_eight_bytes() {
-    #[repr(align(64))]
     struct Record {
-        _bytes: [u8; 252],
+        _words: [u64; 30],
+        _bytes: [u8; 7],
         _state: core::cmp::Ordering,
     }
-    assert_eq!(size_of::<Option<Record>>(), 256);
+    assert_eq!(size_of::<Place<Record>>(), 256);
     let mut slab = Slab::with_capacity(3);
-    let reserved = (slab.records.capacity(), slab.places.capacity());
+    let reserved = slab.places.capacity();
     for _ in 0..3 {
-        slab.insert(Record { _bytes: [0; 252], _state: core::cmp::Ordering::Less });
+        slab.insert(Record { _words: [0; 30], _bytes: [0; 7], _state: core::cmp::Ordering::Less });
     }
-    assert_eq!(slab.records.as_ptr() as usize % 64, 0);
+    assert_eq!(slab.places.as_ptr() as usize % 64, 0);
     for index in 0..3 {
         slab.remove(index);
     }
-    assert_eq!((slab.records.capacity(), slab.places.capacity()), reserved);
+    assert_eq!(slab.places.capacity(), reserved);
 }
 
 proptest! {
