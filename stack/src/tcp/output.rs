@@ -18,19 +18,16 @@ use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Events, Tcb};
 use crate::tcp::timers;
 use crate::wire::address::Address;
-use crate::wire::ethernet::{self, ETHERTYPE_IPV4, Ethernet};
-use crate::wire::packet::{self, Ip};
+use crate::wire::ethernet::Ethernet;
+use crate::wire::packet::{self, Ip, UsualStart};
 use crate::wire::tcp::{self, Flags, Header, Options, SackBlock, Seq, Timestamps};
-
-/// An Ethernet header as it is written.
-pub type Link = [u8; ethernet::HEADER_LEN];
 
 /// How frames reach a peer: what all segments have in common that go this way.
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
     link: Ethernet,
-    /// The same as it is written before IPv4, if that is the peer's, it has no tag, and checksums are ours to fill in.
-    usual: Option<Link>,
+    /// How packets begin with it, if the peer is IPv4's, it has no tag, and checksums are ours to fill in.
+    usual: Option<UsualStart>,
     tx_checksum: bool,
 }
 
@@ -39,9 +36,8 @@ impl Path {
     /// fills in TCP checksums.
     #[inline]
     pub fn new(link: Ethernet, peer: &Address, tx_checksum: bool) -> Path {
-        let usual = Ethernet { ethertype: ETHERTYPE_IPV4, ..link }.untagged();
         let is_usual = link.vlan.is_none() && !tx_checksum && peer.is_v4();
-        Path { link, usual: is_usual.then_some(usual), tx_checksum }
+        Path { link, usual: is_usual.then_some(packet::usual_start(&link)), tx_checksum }
     }
 }
 
@@ -79,7 +75,7 @@ pub fn is_owing(tcb: &mut Tcb) -> bool {
 /// acknowledgment, with timestamps, of a connection that has no payload to send and has seen no loss; or the reset of one that the
 /// application has given up, and of which nothing is kept. `None` if it is anything else: that is for [`run`].
 #[inline(always)]
-pub fn run_at_sight(tcb: &mut Tcb, env: &mut Env, link: &Link, tx: &mut TxBurst) -> Option<Progress> {
+pub fn run_at_sight(tcb: &mut Tcb, env: &mut Env, start: &UsualStart, tx: &mut TxBurst) -> Option<Progress> {
     const RESET: Bits = Bits::TIMESTAMPS.and(Bits::RESET_OWED);
     const RARE: Bits = Bits::FIN_AGAIN
         .and(Bits::PROBE_OWED)
@@ -95,7 +91,7 @@ pub fn run_at_sight(tcb: &mut Tcb, env: &mut Env, link: &Link, tx: &mut TxBurst)
                 && tcb.state().is_synchronised()
                 && recv::may_tell_whole_window(tcb, env) => {}
         Bits::SYN_OWED if tcb.state() == State::SynSent && tcb.snd_nxt == tcb.iss && env.fixed.all_options => {
-            return Some(first_syn(tcb, env, link, tx));
+            return Some(first_syn(tcb, env, start, tx));
         }
         RESET
             if tcb.bits.has(Bits::REPORTED)
@@ -103,27 +99,27 @@ pub fn run_at_sight(tcb: &mut Tcb, env: &mut Env, link: &Link, tx: &mut TxBurst)
                 && knows_us(tcb)
                 && recv::may_tell_whole_window(tcb, env) =>
         {
-            return reset_at_sight(tcb, env, link, tx);
+            return reset_at_sight(tcb, env, start, tx);
         }
         _ => return None,
     }
     tcb.bits.clear(Bits::CWND_LIMITED);
     Some(if tcb.bits.has(Bits::FIN_QUEUED) && !tcb.fin_sent() {
-        first_fin(tcb, env, link, tx)
+        first_fin(tcb, env, start, tx)
     } else if tcb.bits.has(Bits::ACK_NOW) {
-        bare_ack(tcb, env, link, tx)
+        bare_ack(tcb, env, start, tx)
     } else {
         Progress::Done
     })
 }
 
 #[inline(always)]
-fn first_syn(tcb: &mut Tcb, env: &Env, link: &Link, tx: &mut TxBurst) -> Progress {
+fn first_syn(tcb: &mut Tcb, env: &Env, start: &UsualStart, tx: &mut TxBurst) -> Progress {
     if tx.room() == 0 {
         return Progress::Full;
     }
     let Some(out) = tx.push_new(&env.pool, SYN_LEN) else { return Progress::NoFrame };
-    let (out, pseudo_header) = packet::emit_usual_lower(out, link, &tcb.key_ip(), 0);
+    let (out, pseudo_header) = packet::emit_usual_lower(out, start, &tcb.key_ip(), 0);
     let timestamps = Timestamps { value: tcb.ts_value(env.now_ms), echo: 0 };
     let header = syn_header(tcb, env, Options::of_syn(tcb.mss, env.fixed.own_shift, timestamps));
     header.emit(&[], out, pseudo_header, &[], true);
@@ -134,37 +130,37 @@ fn first_syn(tcb: &mut Tcb, env: &Env, link: &Link, tx: &mut TxBurst) -> Progres
 }
 
 #[inline(always)]
-fn first_fin(tcb: &mut Tcb, env: &Env, link: &Link, tx: &mut TxBurst) -> Progress {
+fn first_fin(tcb: &mut Tcb, env: &Env, start: &UsualStart, tx: &mut TxBurst) -> Progress {
     let out = match room_for_stamped(env, tx) {
         Ok(out) => out,
         Err(waits) => return waits,
     };
     told(tcb);
     fin_sent(tcb, env);
-    emit_stamped(out, tcb, env, tcb.snd_end, Flags::FIN | Flags::ACK, link, recv::advertise_whole);
+    emit_stamped(out, tcb, env, tcb.snd_end, Flags::FIN | Flags::ACK, start, recv::advertise_whole);
     Progress::Done
 }
 
 #[inline(always)]
-fn bare_ack(tcb: &mut Tcb, env: &Env, link: &Link, tx: &mut TxBurst) -> Progress {
+fn bare_ack(tcb: &mut Tcb, env: &Env, start: &UsualStart, tx: &mut TxBurst) -> Progress {
     let out = match room_for_stamped(env, tx) {
         Ok(out) => out,
         Err(waits) => return waits,
     };
     told(tcb);
-    emit_stamped(out, tcb, env, tcb.snd_nxt, Flags::ACK, link, recv::advertise_whole);
+    emit_stamped(out, tcb, env, tcb.snd_nxt, Flags::ACK, start, recv::advertise_whole);
     Progress::Done
 }
 
 /// The connection ends by its reset. Without a frame it does that, too, elsewhere.
 #[inline(always)]
-fn reset_at_sight(tcb: &mut Tcb, env: &mut Env, link: &Link, tx: &mut TxBurst) -> Option<Progress> {
+fn reset_at_sight(tcb: &mut Tcb, env: &mut Env, start: &UsualStart, tx: &mut TxBurst) -> Option<Progress> {
     let out = match room_for_stamped(env, tx) {
         Ok(out) => out,
         Err(Progress::Full) => return Some(Progress::Full),
         Err(_) => return None,
     };
-    emit_stamped(out, tcb, env, tcb.snd_nxt, Flags::RST | Flags::ACK, link, recv::advertise_whole);
+    emit_stamped(out, tcb, env, tcb.snd_nxt, Flags::RST | Flags::ACK, start, recv::advertise_whole);
     env.metrics.count(Counter::ResetsSent);
     tcb.bits.clear(Bits::RESET_OWED);
     tcb.enter(State::Closed);
@@ -190,10 +186,10 @@ fn emit_stamped(
     env: &Env,
     seq: Seq,
     flags: Flags,
-    link: &Link,
+    start: &UsualStart,
     advertise: impl Fn(&mut Tcb, &Env) -> u32,
 ) {
-    let (out, pseudo_header) = packet::emit_usual_lower(out, link, &tcb.key_ip(), 0);
+    let (out, pseudo_header) = packet::emit_usual_lower(out, start, &tcb.key_ip(), 0);
     let window = advertise(tcb, env);
     let header = header(tcb, seq, flags, window, Options::of_timestamps(timestamps(tcb, env)));
     header.emit(&[], out, pseudo_header, &[], true);
@@ -360,13 +356,13 @@ fn acknowledge(tcb: &mut Tcb, env: &mut Env, path: &Path, tx: &mut TxBurst) -> P
 
 /// A segment without payload of a synchronised connection.
 fn send_control(tcb: &mut Tcb, env: &mut Env, seq: Seq, flags: Flags, path: &Path, tx: &mut TxBurst) -> Progress {
-    let Some(link) = path.usual().filter(|_| tcb.bits.has(Bits::TIMESTAMPS)) else {
+    let Some(start) = path.usual().filter(|_| tcb.bits.has(Bits::TIMESTAMPS)) else {
         return send_any_control(tcb, env, seq, flags, &[], path, tx);
     };
     match room_for_stamped(env, tx) {
         Ok(out) => {
             told(tcb);
-            emit_stamped(out, tcb, env, seq, flags, link, recv::advertise);
+            emit_stamped(out, tcb, env, seq, flags, start, recv::advertise);
             Progress::Done
         }
         Err(waits) => waits,
@@ -470,9 +466,9 @@ pub fn bare(frame: &mut Frame, ip: &Ip, header: &Header, path: &Path) {
 
 /// Makes a frame a SYN-ACK with all options on the usual path, whatever it was.
 #[inline(always)]
-pub fn usual_syn_ack(frame: &mut Frame, link: &Link, record: &SynRcvd, mss: u16, ts_value: u32, env: &Env) {
+pub fn usual_syn_ack(frame: &mut Frame, start: &UsualStart, record: &SynRcvd, mss: u16, ts_value: u32, env: &Env) {
     let ip = Ip::new(record.key.local, record.key.remote);
-    let (out, pseudo_header) = packet::emit_usual_lower(frame.renew(SYN_LEN), link, &ip, 0);
+    let (out, pseudo_header) = packet::emit_usual_lower(frame.renew(SYN_LEN), start, &ip, 0);
     let timestamps = Timestamps { value: ts_value, echo: record.ts_recent };
     let header = Header {
         src_port: record.key.local_port,
@@ -487,9 +483,9 @@ pub fn usual_syn_ack(frame: &mut Frame, link: &Link, record: &SynRcvd, mss: u16,
 }
 
 impl Path {
-    /// The Ethernet header as it is written, where packets are IPv4, without a tag and with checksums of ours.
+    /// How packets begin, where they are IPv4, without a tag and with checksums of ours.
     #[inline(always)]
-    pub fn usual(&self) -> Option<&Link> {
+    pub fn usual(&self) -> Option<&UsualStart> {
         self.usual.as_ref()
     }
 
@@ -503,7 +499,7 @@ impl Path {
     #[inline(always)]
     fn emit(&self, out: &mut [u8], ip: &Ip, header: &Header, sack: &[SackBlock], payload: &[u8]) {
         match &self.usual {
-            Some(link) => packet::emit_usual_headers(out, link, ip, header, sack, payload, true),
+            Some(start) => packet::emit_usual_headers(out, start, ip, header, sack, payload, true),
             None => packet::emit_headers(out, &self.link, ip, header, sack, payload, !self.tx_checksum),
         }
     }

@@ -117,28 +117,18 @@ pub fn sum_words<const N: usize>(words: [u64; N]) -> Sum {
     Sum(sum + u64::from(carry))
 }
 
-/// Writes words in network order and adds them to `initial`: what was just written need not be read again.
-///
-/// # Panics
-/// If `out` is not as long as the words.
+/// Adds words of a header in host order to a `small` sum, of less words than carry out of it.
 #[inline(always)]
-pub fn emit_words<const N: usize>(initial: Sum, out: &mut [u8], words: [u32; N]) -> Sum {
-    assert!(out.len() == 4 * N, "the room is that of the words");
-    // With the first by itself, no pair in a TCP header is known beforehand: one that is has its carry looked for apart.
-    let (first, rest) = words.split_at(1);
-    let (out_first, out) = out.split_at_mut(4);
-    out_first.copy_from_slice(&first[0].to_be_bytes());
-    let (mut sum, mut carry) = initial.0.overflowing_add(u64::from(first[0].to_be()));
-    let (pairs, last) = rest.as_chunks::<2>();
-    let (out, out_last) = out.as_chunks_mut::<8>();
-    for (out, &[upper, lower]) in out.iter_mut().zip(pairs) {
-        let pair = u64::from(upper) << 32 | u64::from(lower);
-        *out = pair.to_be_bytes();
+pub fn plus_words<const N: usize>(small: Sum, words: [u32; N]) -> Sum {
+    Sum(words.into_iter().fold(small.0, |sum, word| sum + u64::from(word.to_be())))
+}
+
+/// Adds pairs of words of a header in host order, the first in the upper half.
+#[inline(always)]
+pub fn plus_pairs<const N: usize>(initial: Sum, pairs: [u64; N]) -> Sum {
+    let (mut sum, mut carry) = (initial.0, false);
+    for pair in pairs {
         (sum, carry) = sum.carrying_add(pair.to_be(), carry);
-    }
-    if let [last] = last {
-        out_last.copy_from_slice(&last.to_be_bytes());
-        (sum, carry) = sum.carrying_add(u64::from(last.to_be()), carry);
     }
     // No overflow: a sum that has carried is not at the top.
     Sum(sum + u64::from(carry))
@@ -148,6 +138,16 @@ pub fn emit_words<const N: usize>(initial: Sum, out: &mut [u8], words: [u32; N])
 #[inline]
 pub const fn finish(sum: Sum) -> u16 {
     !sum.fold()
+}
+
+/// [`finish`] of a sum that is not 0, such as that of a header. Then the field is what is left of `−sum` by 0xffff.
+#[inline(always)]
+pub const fn finish_header(sum: Sum) -> u16 {
+    debug_assert!(sum.0 != 0, "nothing but zeros has another checksum");
+    // 0xffff · ONES is 2⁶⁴ − 1: times −ONES, a sum is the fraction in 2⁻⁶⁴ of −sum / 0xffff, and too much by sum / 0xffff of those.
+    // Times 0xffff that is less than one.
+    let fraction = sum.0.wrapping_mul(ONES.wrapping_neg());
+    u16::from_be(((fraction as u128 * 0xffff) >> 64) as u16)
 }
 
 /// Whether a sum that included its checksum field says that the bytes are as they were sent.
@@ -178,14 +178,16 @@ impl Demand {
     }
 }
 
-/// The sum of the pseudo header: RFC 9293 §3.1 for IPv4, RFC 8200 §8.1 for IPv6.
+/// The sum of the pseudo header: RFC 9293 §3.1 for IPv4, RFC 8200 §8.1 for IPv6. It is small: a header's words are added with no
+/// carry.
 ///
 /// One sum serves both: a v4-mapped address has 0xffff before its four octets, which is zero in ones' complement, and the
 /// two layouts differ in zero bytes only.
 #[inline]
 pub fn pseudo_header(src: &Address, dst: &Address, protocol: u8, len: u32) -> Sum {
-    let sum = sum_array(sum_array(Sum::ZERO, &src.octets()), &dst.octets());
-    sum.plus(u64::from(len.to_be())).add(u16::from(protocol))
+    let Sum(sum) = sum_array(sum_array(Sum::ZERO, &src.octets()), &dst.octets());
+    let small = (sum & u64::from(u32::MAX)) + (sum >> 32);
+    Sum(small + u64::from(len.to_be()) + u64::from(u16::from(protocol).to_be()))
 }
 
 /// [`pseudo_header`] between two IPv4 addresses.

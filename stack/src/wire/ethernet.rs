@@ -48,14 +48,6 @@ impl Ethernet {
         if self.vlan.is_some() { HEADER_LEN + TAG_LEN } else { HEADER_LEN }
     }
 
-    /// The header as it is written without a tag.
-    #[inline]
-    pub fn untagged(&self) -> [u8; HEADER_LEN] {
-        let mut out = [0; HEADER_LEN];
-        Ethernet { vlan: None, ..*self }.emit(&mut out);
-        out
-    }
-
     /// Writes the header into the first [`len`](Ethernet::len) bytes of `out`.
     ///
     /// # Panics

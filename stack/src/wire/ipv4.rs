@@ -89,14 +89,25 @@ impl Ipv4 {
     /// means nothing and is 0 (RFC 6864 §4.1).
     #[inline(always)]
     pub fn emit(&self, out: &mut [u8; HEADER_LEN]) {
+        out[0] = VERSION_AND_LEN;
+        out[1] = self.traffic_class;
+        self.emit_rest(out.last_chunk_mut().expect("the one is shorter than the other"));
+    }
+
+    /// [`emit`](Self::emit)s what comes after version, length and traffic class.
+    #[inline(always)]
+    pub(super) fn emit_rest(&self, out: &mut [u8; HEADER_LEN - 2]) {
         let (class, len) = (u32::from(self.traffic_class), u32::from(self.total_len));
         let (hops, protocol) = (u32::from(self.hop_limit), u32::from(self.protocol));
-        let words = [0x4500 << 16 | class << 16 | len, DONT_FRAGMENT << 8, hops << 24 | protocol << 16];
-        let (fixed, addresses) = out.split_at_mut(HEADER_LEN - 8);
-        let sum = checksum::emit_words(checksum::addresses_v4(&self.src, &self.dst), fixed, words);
-        addresses[..4].copy_from_slice(&self.src.as_v4());
-        addresses[4..].copy_from_slice(&self.dst.as_v4());
-        out[10..12].copy_from_slice(&checksum::finish(sum).to_be_bytes());
+        let words =
+            [u32::from(VERSION_AND_LEN) << 24 | class << 16 | len, DONT_FRAGMENT << 8, hops << 24 | protocol << 16];
+        let sum = checksum::plus_words(checksum::addresses_v4(&self.src, &self.dst), words);
+        out[..8].copy_from_slice(
+            &(u64::from(len) << 48 | u64::from(words[1]) << 16 | u64::from(words[2] >> 16)).to_be_bytes(),
+        );
+        out[8..10].copy_from_slice(&checksum::finish_header(sum).to_be_bytes());
+        out[10..14].copy_from_slice(&self.src.as_v4());
+        out[14..].copy_from_slice(&self.dst.as_v4());
     }
 }
 
@@ -123,6 +134,9 @@ fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
 
 /// A header without options, in bytes.
 pub const HEADER_LEN: usize = 20;
+
+/// The first octet of a header without options.
+pub(super) const VERSION_AND_LEN: u8 = 0x45;
 
 const DONT_FRAGMENT: u32 = 0x40;
 const MORE_FRAGMENTS: u8 = 0x20;

@@ -241,10 +241,7 @@ pub fn emit_headers(
     compute_tcp_checksum: bool,
 ) {
     match is_usual(link, &ip.src) {
-        true => {
-            let link = Ethernet { ethertype: ETHERTYPE_IPV4, ..*link }.untagged();
-            emit_usual_headers(out, &link, ip, header, sack, payload, compute_tcp_checksum);
-        }
+        true => emit_usual_headers(out, &usual_start(link), ip, header, sack, payload, compute_tcp_checksum),
         // By value: what is only looked at here need not be in memory there.
         false => emit_any_headers(out, *link, *ip, *header, sack, payload, compute_tcp_checksum),
     }
@@ -256,33 +253,40 @@ const fn is_usual(link: &Ethernet, src: &Address) -> bool {
     link.vlan.is_none() && src.is_v4()
 }
 
-/// [`emit_headers`] over IPv4 on an untagged link; `link` is the Ethernet header as it is written.
+/// How an IPv4 packet on an untagged link begins: the Ethernet header, and version, length and traffic class as they nearly always are.
+pub type UsualStart = [u8; USUAL_START_LEN];
+
+/// The start of packets that this Ethernet header carries, whose EtherType does not matter.
+#[inline]
+pub fn usual_start(link: &Ethernet) -> UsualStart {
+    let mut start = [0; USUAL_START_LEN];
+    Ethernet { ethertype: ETHERTYPE_IPV4, vlan: None, ..*link }.emit(&mut start);
+    start[ETHERNET_LEN] = ipv4::VERSION_AND_LEN;
+    start
+}
+
+/// [`emit_headers`] over IPv4 on an untagged link.
 #[inline(always)]
 pub fn emit_usual_headers(
     out: &mut [u8],
-    link: &[u8; ETHERNET_LEN],
+    start: &UsualStart,
     ip: &Ip,
     header: &tcp::Header,
     sack: &[SackBlock],
     payload: &[u8],
     compute_tcp_checksum: bool,
 ) {
-    let (out, pseudo_header) = emit_usual_lower(out, link, ip, payload.len());
+    let (out, pseudo_header) = emit_usual_lower(out, start, ip, payload.len());
     header.emit(sack, out, pseudo_header, payload, compute_tcp_checksum);
 }
 
 /// The first half of [`emit_usual_headers`]: writes the Ethernet and IP headers. The room that is left for TCP's, and the sum of its
 /// pseudo header.
 #[inline(always)]
-pub fn emit_usual_lower<'a>(
-    out: &'a mut [u8],
-    link: &[u8; ETHERNET_LEN],
-    ip: &Ip,
-    payload_len: usize,
-) -> (&'a mut [u8], Sum) {
+pub fn emit_usual_lower<'a>(out: &'a mut [u8], start: &UsualStart, ip: &Ip, payload_len: usize) -> (&'a mut [u8], Sum) {
     let (lower, out) = out.split_first_chunk_mut().expect("the room is that of the headers");
     let len = out.len() + payload_len;
-    emit_ipv4_headers(lower, link, ip, tcp::PROTOCOL, len);
+    emit_ipv4_headers(lower, start, ip, tcp::PROTOCOL, len);
     (out, checksum::pseudo_header_v4(&ip.src, &ip.dst, tcp::PROTOCOL, len as u32))
 }
 
@@ -304,14 +308,17 @@ fn emit_any_headers(
 
 /// [`emit_ip_headers`] for IPv4 on an untagged link.
 #[inline(always)]
-fn emit_ipv4_headers(out: &mut [u8; UNTAGGED_V4_LEN], link: &[u8; ETHERNET_LEN], ip: &Ip, protocol: u8, len: usize) {
-    let (link_room, out) = out.split_first_chunk_mut().expect("the one is longer than the other");
-    *link_room = *link;
+fn emit_ipv4_headers(out: &mut [u8; UNTAGGED_V4_LEN], start: &UsualStart, ip: &Ip, protocol: u8, len: usize) {
+    let (out_start, rest) = out.split_first_chunk_mut().expect("the one is longer than the other");
+    *out_start = *start;
     let total_len =
         u16::try_from(ipv4::HEADER_LEN + len).expect("a packet fits in a frame, which is smaller than 64 KiB");
     let &Ip { src, dst, traffic_class, hop_limit, .. } = ip;
-    let out = out.as_mut_array().expect("the one is as much longer than the other");
-    Ipv4 { src, dst, protocol, traffic_class, hop_limit, header_len: 20, total_len }.emit(out);
+    if traffic_class != 0 {
+        out_start[USUAL_START_LEN - 1] = traffic_class;
+    }
+    let rest = rest.as_mut_array().expect("the one is as much longer than the other");
+    Ipv4 { src, dst, protocol, traffic_class, hop_limit, header_len: 20, total_len }.emit_rest(rest);
 }
 
 /// Writes the Ethernet and IP headers of a packet that carries `len` bytes of `protocol`, checksum included, into `out`.
@@ -339,6 +346,7 @@ pub const HOP_LIMIT: u8 = 64;
 
 const ETHERNET_LEN: usize = super::ethernet::HEADER_LEN;
 const UNTAGGED_V4_LEN: usize = ETHERNET_LEN + ipv4::HEADER_LEN;
+const USUAL_START_LEN: usize = ETHERNET_LEN + 2;
 
 #[cfg(test)]
 mod tests;

@@ -224,15 +224,12 @@ impl Header {
     #[inline(always)]
     pub fn emit(&self, sack: &[SackBlock], out: &mut [u8], pseudo_header: Sum, payload: &[u8], compute: bool) {
         debug_assert_eq!(out.len(), self.len(sack), "the room is that of the header");
-        let ports = u32::from(self.src_port) << 16 | u32::from(self.dst_port);
-        let len_and_flags = (out.len() as u32) << 26 | u32::from(self.flags.0) << 16;
-        let fixed = [ports, self.seq.0, self.ack.0, len_and_flags | u32::from(self.window), 0];
-        let sum = self.emit_words(sack, out, fixed, pseudo_header);
+        let sum = self.emit_words(sack, out, pseudo_header);
         // A header's length is even, so that its sum and the payload's add up.
         let checksum = match (compute, payload.is_empty()) {
             (false, _) => pseudo_header.fold(),
-            (true, true) => checksum::finish(sum),
-            (true, false) => checksum::finish(checksum::sum(sum, payload)),
+            (true, true) => checksum::finish_header(sum),
+            (true, false) => checksum::finish_header(checksum::sum(sum, payload)),
         };
         out[16..18].copy_from_slice(&checksum.to_be_bytes());
     }
@@ -240,33 +237,69 @@ impl Header {
     /// Writes all words, the checksum's as 0, and adds them to `initial`. Nearly every segment has timestamps and nothing else, and
     /// nearly every SYN these.
     #[inline(always)]
-    fn emit_words(&self, sack: &[SackBlock], out: &mut [u8], fixed: [u32; 5], initial: Sum) -> Sum {
-        let [ports, seq, ack, window, zero] = fixed;
+    fn emit_words(&self, sack: &[SackBlock], out: &mut [u8], initial: Sum) -> Sum {
+        // In a connection's key the two are one word, the other way round.
+        let ports = (u32::from(self.src_port) | u32::from(self.dst_port) << 16).rotate_left(16);
+        let len_and_flags = (out.len() as u32) << 26 | u32::from(self.flags.0) << 16;
+        let (numbers, window) = (pair(self.seq.0, self.ack.0), len_and_flags | u32::from(self.window));
+        let (fixed, out) = out.split_first_chunk_mut::<HEADER_LEN>().expect(ROOM);
+        put(fixed, 0, ports.to_be_bytes());
+        put(fixed, 4, numbers.to_be_bytes());
+        put(fixed, 12, pair(window, 0).to_be_bytes());
         match self.options {
-            _ if !sack.is_empty() => self.options.emit_after(fixed, sack, out, initial),
-            Options { mss: None, window_scale: None, sack_permitted: false, timestamps: None } => {
-                checksum::emit_words(initial, out, fixed)
+            Options { mss: None, window_scale: None, sack_permitted: false, timestamps: None } if sack.is_empty() => {
+                checksum::plus_pairs(checksum::plus_words(initial, [ports, window]), [numbers])
             }
-            Options { mss: None, window_scale: None, sack_permitted: false, timestamps: Some(timestamps) } => {
-                let Timestamps { value, echo } = timestamps;
-                let words = [ports, seq, ack, window, zero, TIMESTAMPS_ALONE, value, echo];
-                checksum::emit_words(initial, out, words)
+            Options { mss: None, window_scale: None, sack_permitted: false, timestamps: Some(timestamps) }
+                if sack.is_empty() =>
+            {
+                let (out, stamps) = (room::<TIMESTAMPS_LEN>(out), pair(timestamps.value, timestamps.echo));
+                put(out, 0, TIMESTAMPS_ALONE.to_be_bytes());
+                put(out, 4, stamps.to_be_bytes());
+                let words = [ports, window, TIMESTAMPS_ALONE];
+                checksum::plus_pairs(checksum::plus_words(initial, words), [numbers, stamps])
             }
             Options {
                 mss: Some(mss),
                 window_scale: Some(shift),
                 sack_permitted: true,
                 timestamps: Some(Timestamps { value, echo }),
-            } => {
+            } if sack.is_empty() => {
                 let [mss_before, last] = [[MSS, 4, 0, 0], [NOP, WINDOW_SCALE, 3, shift]].map(u32::from_be_bytes);
-                let (mss, permitted) = (mss_before | u32::from(mss), TIMESTAMPS_AND_SACK_PERMITTED);
-                let words = [ports, seq, ack, window, zero, mss, permitted, value, echo, last];
-                checksum::emit_words(initial, out, words)
+                let (out, mss, stamps) = (room::<SYN_OPTIONS_LEN>(out), mss_before | u32::from(mss), pair(value, echo));
+                put(out, 0, pair(mss, TIMESTAMPS_AND_SACK_PERMITTED).to_be_bytes());
+                put(out, 8, stamps.to_be_bytes());
+                put(out, 16, last.to_be_bytes());
+                let words = [ports, window, mss, TIMESTAMPS_AND_SACK_PERMITTED, last];
+                checksum::plus_pairs(checksum::plus_words(initial, words), [numbers, stamps])
             }
-            _ => self.options.emit_after(fixed, sack, out, initial),
+            _ => {
+                let sum = self.options.emit_all(sack, out, initial);
+                checksum::plus_pairs(checksum::plus_words(sum, [ports, window]), [numbers])
+            }
         }
     }
 }
+
+/// Two words of a header, one after the other.
+#[inline(always)]
+const fn pair(first: u32, second: u32) -> u64 {
+    (first as u64) << 32 | second as u64
+}
+
+/// The room of these options.
+#[inline(always)]
+fn room<const LEN: usize>(out: &mut [u8]) -> &mut [u8; LEN] {
+    out.as_mut_array().expect(ROOM)
+}
+
+/// Writes octets at a place that the compiler knows.
+#[inline(always)]
+fn put<const LEN: usize, const N: usize>(out: &mut [u8; LEN], place: usize, octets: [u8; N]) {
+    out[place..place + N].copy_from_slice(&octets);
+}
+
+const ROOM: &str = "the room is that of the header";
 
 /// Options to be written, SACK blocks apart: few segments have those, and they are large.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -312,16 +345,14 @@ impl Options {
         len + 4 + 8 * if sack.len() < room { sack.len() } else { room }
     }
 
-    /// Writes the `fixed` words and after them MSS, SACK-permitted and timestamps, window scale, SACK blocks, each aligned to 4. Adds
-    /// all to `initial`.
+    /// Writes MSS, SACK-permitted and timestamps, window scale, SACK blocks, each aligned to 4. Adds all to `initial`.
     #[inline(never)]
-    fn emit_after(self, fixed: [u32; 5], sack: &[SackBlock], out: &mut [u8], initial: Sum) -> Sum {
+    fn emit_all(self, sack: &[SackBlock], out: &mut [u8], initial: Sum) -> Sum {
         let (mut room, mut sum) = (out.as_chunks_mut::<4>().0.iter_mut(), initial);
         let mut push = |word: u32| {
-            let room = room.next().expect("len() counted every option");
-            sum = checksum::emit_words(sum, room, [word]);
+            *room.next().expect("len() counted every option") = word.to_be_bytes();
+            sum = checksum::plus_words(sum, [word]);
         };
-        fixed.into_iter().for_each(&mut push);
         let mut left = self.len(sack) - self.len(&[]);
         if let Some(mss) = self.mss {
             push(u32::from_be_bytes([MSS, 4, 0, 0]) | u32::from(mss));
@@ -530,7 +561,8 @@ pub const TIMESTAMPS_LEN: usize = 12;
 /// A header with that option and no other, in bytes.
 pub const STAMPED_LEN: usize = HEADER_LEN + TIMESTAMPS_LEN;
 /// A header with MSS, SACK permitted, timestamps and window scale, in bytes.
-pub const USUAL_SYN_LEN: usize = HEADER_LEN + 20;
+pub const USUAL_SYN_LEN: usize = HEADER_LEN + SYN_OPTIONS_LEN;
+const SYN_OPTIONS_LEN: usize = 20;
 /// What stands before the two timestamps.
 const TIMESTAMPS_ALONE: u32 = u32::from_be_bytes([NOP, NOP, TIMESTAMPS, 10]);
 const TIMESTAMPS_AND_SACK_PERMITTED: u32 = u32::from_be_bytes([SACK_PERMITTED, 2, TIMESTAMPS, 10]);

@@ -63,6 +63,20 @@ proptest! {
     }
 
     #[test]
+    fn a_header_is_finished_like_all_else(sum in 1u64.., multiple in 1u64..=u64::MAX / 0xffff) {
+        for sum in [Sum(sum), Sum(sum >> 30 | 1), Sum(multiple * 0xffff), Sum(multiple * 0xffff - 1)] {
+            prop_assert_eq!(finish_header(sum), finish(sum));
+        }
+    }
+
+    #[test]
+    fn words_add_up_as_octets_do(a: u32, b: u64, c: u64, before: u32) {
+        let octets = [&a.to_be_bytes()[..], &b.to_be_bytes(), &c.to_be_bytes(), &before.to_ne_bytes()].concat();
+        prop_assume!(octets.iter().any(|&octet| octet != 0));
+        prop_assert_eq!(finish(plus_pairs(plus_words(Sum(before.into()), [a]), [b, c])), dumb(&octets));
+    }
+
+    #[test]
     fn header_sums_agree_with_slice_sums(bytes: [u8; 20]) {
         prop_assert_eq!(finish(sum_array(Sum::ZERO, &bytes)), dumb(&bytes));
     }
@@ -73,4 +87,6 @@ fn many_carries_do_not_get_lost() {
     let bytes = [0xff; 65_536];
     assert_eq!(finish(sum(sum(Sum(u64::MAX), &bytes), &bytes)), 0);
     assert_eq!(finish(Sum(u64::MAX - 1)), 1u16.to_be());
+    assert_eq!(finish_header(Sum(u64::MAX)), 0);
+    assert_eq!(finish_header(Sum(u64::MAX - 1)), 1u16.to_be());
 }
