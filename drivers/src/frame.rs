@@ -31,28 +31,27 @@ pub const HEADROOM: usize = 128;
 /// A frame that the CPU owns alone. Its bytes are a packet, or the payload of one to be.
 pub struct Frame {
     pool: NonNull<Inner>,
-    index: u32,
-    head: u16,
-    len: u16,
+    /// In one piece, as it came and as it goes.
+    desc: Desc,
 }
 
 impl Frame {
     /// Its number in the region.
     #[inline]
     pub fn index(&self) -> u32 {
-        self.index
+        self.desc.index
     }
 
     /// Free bytes before the data.
     #[inline]
     pub fn headroom(&self) -> usize {
-        self.head as usize
+        self.desc.head as usize
     }
 
     /// Free bytes after the data.
     #[inline]
     pub fn tailroom(&self) -> usize {
-        self.inner().frames.len() - self.head as usize - self.len as usize
+        self.inner().frames.len() - self.desc.head as usize - self.desc.len as usize
     }
 
     /// Makes `n` bytes before the data part of it and gives them to be written. Panics without that much headroom.
@@ -61,8 +60,8 @@ impl Frame {
         if n > self.headroom() {
             no_room(n, self.headroom());
         }
-        self.head -= n as u16;
-        self.len += n as u16;
+        self.desc.head -= n as u16;
+        self.desc.len += n as u16;
         &mut self[..n]
     }
 
@@ -72,8 +71,8 @@ impl Frame {
         if n > self.tailroom() {
             no_room(n, self.tailroom());
         }
-        let start = self.len as usize;
-        self.len += n as u16;
+        let start = self.desc.len as usize;
+        self.desc.len += n as u16;
         &mut self[start..]
     }
 
@@ -87,23 +86,23 @@ impl Frame {
     /// Drops the first `n` bytes of the data: they become headroom. Panics if there are fewer.
     #[inline]
     pub fn trim_front(&mut self, n: usize) {
-        if n > self.len as usize {
-            no_room(n, self.len as usize);
+        if n > self.desc.len as usize {
+            no_room(n, self.desc.len as usize);
         }
-        self.head += n as u16;
-        self.len -= n as u16;
+        self.desc.head += n as u16;
+        self.desc.len -= n as u16;
     }
 
     /// Keeps the first `n` bytes of the data. Does nothing if there are fewer.
     #[inline]
     pub fn truncate(&mut self, n: usize) {
-        self.len = self.len.min(n.min(u16::MAX as usize) as u16);
+        self.desc.len = self.desc.len.min(n.min(u16::MAX as usize) as u16);
     }
 
     /// Empties the frame: no data, [`HEADROOM`] before it, as it came from the pool.
     #[inline]
     pub fn reset(&mut self) {
-        (self.head, self.len) = (HEADROOM as u16, 0);
+        (self.desc.head, self.desc.len) = (HEADROOM as u16, 0);
     }
 
     /// [Empties](Self::reset) the frame and gives `n` bytes of it to be written. Panics if it is shorter than them and what is before.
@@ -113,7 +112,7 @@ impl Frame {
         if n > FrameSize::Small.bytes() - HEADROOM && n > self.inner().frames.len() - HEADROOM {
             no_room(n, self.inner().frames.len() - HEADROOM);
         }
-        (self.head, self.len) = (HEADROOM as u16, n as u16);
+        (self.desc.head, self.desc.len) = (HEADROOM as u16, n as u16);
         self
     }
 
@@ -144,7 +143,16 @@ impl Frame {
         let frame = ManuallyDrop::new(self);
         frame.hand_over(CPU, to);
         Inner::drop_ref(frame.pool);
-        Desc { index: frame.index, head: frame.head, len: frame.len }
+        // SAFETY: the frame is not used after this, nor dropped.
+        unsafe { core::ptr::read(&frame.desc) }
+    }
+
+    /// The descriptor alone, without handing anything over: the pool still counts a frame.
+    #[inline(always)]
+    fn into_desc(self) -> Desc {
+        let frame = ManuallyDrop::new(self);
+        // SAFETY: as in `leave`.
+        unsafe { core::ptr::read(&frame.desc) }
     }
 
     #[inline(always)]
@@ -157,13 +165,13 @@ impl Frame {
     #[inline(always)]
     fn start(&self) -> *mut u8 {
         // SAFETY: the number was checked before it came into a `Frame`, and the head lies inside the frame.
-        unsafe { self.inner().frames.at(self.index).add(self.head as usize) }
+        unsafe { self.inner().frames.at(self.desc.index).add(self.desc.head as usize) }
     }
 
     #[inline(always)]
     fn hand_over(&self, from: u8, to: u8) {
         // SAFETY: the number was checked before it came into a `Frame`; its pool keeps the region.
-        unsafe { self.inner().frames.hand_over(self.index, from, to) }
+        unsafe { self.inner().frames.hand_over(self.desc.index, from, to) }
     }
 }
 
@@ -173,7 +181,7 @@ impl Deref for Frame {
     fn deref(&self) -> &[u8] {
         // SAFETY: head + len lies inside the frame (prepend, append, received and adopt check it); the CPU alone owns it, through
         // this value. Bytes never written by anyone are zero from the region's allocation.
-        unsafe { core::slice::from_raw_parts(self.start(), self.len as usize) }
+        unsafe { core::slice::from_raw_parts(self.start(), self.desc.len as usize) }
     }
 }
 
@@ -181,7 +189,7 @@ impl DerefMut for Frame {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in deref, and `self` is borrowed exclusively.
-        unsafe { core::slice::from_raw_parts_mut(self.start(), self.len as usize) }
+        unsafe { core::slice::from_raw_parts_mut(self.start(), self.desc.len as usize) }
     }
 }
 
@@ -190,14 +198,14 @@ impl Drop for Frame {
     fn drop(&mut self) {
         self.hand_over(CPU, FREE);
         // SAFETY: it was just made free.
-        unsafe { self.inner().push_free(self.index) };
+        unsafe { self.inner().push_free(self.desc.index) };
         Inner::drop_ref(self.pool);
     }
 }
 
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Frame({}, {} + {} bytes)", self.index, self.head, self.len)
+        write!(f, "Frame({}, {} + {} bytes)", self.desc.index, self.desc.head, self.desc.len)
     }
 }
 
@@ -211,19 +219,19 @@ impl Held {
     /// Its number in the region.
     #[inline]
     pub fn index(&self) -> u32 {
-        self.frame.index
+        self.frame.desc.index
     }
 
     /// Length of the payload in bytes.
     #[inline]
     pub fn len(&self) -> usize {
-        self.frame.len as usize
+        self.frame.desc.len as usize
     }
 
     /// No payload is left.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.frame.len == 0
+        self.frame.desc.len == 0
     }
 
     /// Free bytes after the payload.
@@ -242,7 +250,7 @@ impl Held {
     #[inline]
     pub fn is_sending(&self) -> bool {
         // SAFETY: the number was checked before it came into a `Frame`; its pool keeps the region.
-        unsafe { self.frame.inner().frames.owner(self.frame.index) }.load(Ordering::Relaxed) & DEVICE != 0
+        unsafe { self.frame.inner().frames.owner(self.frame.desc.index) }.load(Ordering::Relaxed) & DEVICE != 0
     }
 
     /// The `header_len` bytes before the payload, to be written, and the payload; `None` while the device has the frame.
@@ -256,8 +264,9 @@ impl Held {
         }
         let frame = &mut self.frame;
         // SAFETY: the bytes are inside the frame, before the data; the device does not have it and `self` is borrowed exclusively.
-        let whole: &mut [u8] =
-            unsafe { core::slice::from_raw_parts_mut(frame.start().sub(header_len), header_len + frame.len as usize) };
+        let whole: &mut [u8] = unsafe {
+            core::slice::from_raw_parts_mut(frame.start().sub(header_len), header_len + frame.desc.len as usize)
+        };
         let (header, payload) = whole.split_at_mut(header_len);
         Some((header, payload))
     }
@@ -299,11 +308,15 @@ impl Held {
             return None;
         }
         let frame = &self.frame;
-        if header_len > frame.headroom() || payload_len > frame.len as usize {
+        if header_len > frame.headroom() || payload_len > frame.desc.len as usize {
             no_room(header_len + payload_len, frame.headroom());
         }
         frame.hand_over(CPU, HELD_BY_DEVICE);
-        Some(Desc { index: frame.index, head: frame.head - header_len as u16, len: (header_len + payload_len) as u16 })
+        Some(Desc {
+            index: frame.desc.index,
+            head: frame.desc.head - header_len as u16,
+            len: (header_len + payload_len) as u16,
+        })
     }
 }
 
@@ -323,6 +336,7 @@ impl Drop for Held {
 
 /// A frame on a ring or on its way to another core: 8 bytes, neither copied nor cloned, so that a frame is in one place only.
 #[derive(PartialEq, Eq, Debug)]
+#[repr(C)]
 #[must_use = "a descriptor that is lost is a frame that is lost"]
 pub struct Desc {
     pub(crate) index: u32,
@@ -359,6 +373,7 @@ fn no_room(wanted: usize, room: usize) -> ! {
     panic!("{wanted} bytes do not fit into the {room} that the frame has there")
 }
 
+/// Or on an in-memory ring to be received into: there the descriptors say so, which nobody can make.
 const FREE: u8 = 0;
 const CPU: u8 = 1;
 const DEVICE: u8 = 2;

@@ -70,6 +70,29 @@ impl<T: Send> Poster<T> {
         posted.wrapping_sub(first) as usize
     }
 
+    /// Posts `count` values that lie one after the other, as far as there is room; says how many.
+    ///
+    /// # Safety
+    /// So many valid values begin at `first`, and those that are posted are used nowhere else any more.
+    #[inline]
+    pub(crate) unsafe fn post_from(&mut self, first: *const T, count: usize) -> usize {
+        let count = count.min(self.slots.mask as usize + 1 - self.len());
+        let mut from = first;
+        for run in self.slots.runs(self.posted, count) {
+            for nth in 0..run.len {
+                // SAFETY: as in `post_burst`, and as the caller promises.
+                unsafe { run.at(nth).with_mut(|slot| (*slot).write(from.add(nth).read())) };
+            }
+            // SAFETY: so many values are there.
+            from = unsafe { from.add(run.len) };
+        }
+        if count > 0 {
+            self.posted = self.posted.wrapping_add(count as u32);
+            self.shared.posted.0.store(self.posted, Ordering::Release);
+        }
+        count
+    }
+
     /// Takes up to `max` filled values back.
     #[inline]
     pub fn take_burst(&mut self, max: usize) -> TakeBurst<'_, T> {

@@ -279,14 +279,6 @@ impl Queue for WireQueue {
     }
 }
 
-impl Drop for WireQueue {
-    fn drop(&mut self) {
-        for outgoing in self.outgoing.drain(..) {
-            outgoing.close();
-        }
-    }
-}
-
 /// One queue of an end.
 #[derive(Debug)]
 pub struct WireDriver {
@@ -439,7 +431,7 @@ struct Incoming {
 impl Incoming {
     #[inline]
     fn receive(&mut self, pool: &FramePool, rx: &mut RxBurst) {
-        // SAFETY: nobody else posts to this ring; with `post` it is this pool, which the driver has.
+        // SAFETY: nobody else posts on this ring; with `post` it is this pool, which the driver has.
         unsafe { pool.filled_burst(&mut self.ring, rx) };
         if self.ring.len() <= self.refill_at {
             self.post(pool);
@@ -450,13 +442,16 @@ impl Incoming {
     #[inline]
     fn post(&mut self, pool: &FramePool) {
         // The ring holds the target.
-        self.ring.post_burst(pool.fill(self.posted_target - self.ring.len()));
+        let missing = self.posted_target - self.ring.len();
+        pool.post_burst(&mut self.ring, missing);
     }
 
     /// The frames that nobody can use any more come back; those that the sender still has are freed by it.
     fn close(mut self, pool: &FramePool) {
-        self.ring.take_burst(usize::MAX).for_each(|desc| pool.unfill(desc));
-        self.ring.close().into_iter().flatten().for_each(|desc| pool.unfill(desc));
+        // SAFETY: as in `receive`.
+        let unpost = |desc| unsafe { pool.unpost(desc) };
+        self.ring.take_burst(usize::MAX).for_each(unpost);
+        self.ring.close().into_iter().flatten().for_each(unpost);
     }
 }
 
@@ -525,11 +520,6 @@ impl Outgoing {
         }
         self.lost.store(self.lost.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         Carried::Lost
-    }
-
-    /// If the other end has left already, nobody else can free what is on the rings.
-    fn close(self) {
-        self.ring.close().into_iter().flatten().for_each(|desc| self.region.abandon(desc));
     }
 }
 

@@ -74,7 +74,7 @@ fn receive(driver: &mut XdpDriver, rx: &mut RxBurst) {
 /// Polls until everything that was sent is completed, and all frames but those posted are free.
 fn settle(driver: &mut XdpDriver) {
     let start = Instant::now();
-    while driver.pool().region().census(driver.pool().share()).sending != 0 {
+    while driver.pool().census().sending != 0 {
         driver.flush();
         assert!(start.elapsed() < DEADLINE, "{:?}", driver.xdp_stats());
     }
@@ -114,7 +114,7 @@ fn ends_with_every_frame_free(driver: XdpDriver) {
     let pool = driver.pool().clone();
     drop(driver);
     assert_eq!(pool.free(), pool.capacity());
-    assert_eq!(pool.region().census(pool.share()).free as usize, pool.capacity());
+    assert_eq!(pool.census().free as usize, pool.capacity());
 }
 
 fn no_frame_is_lost(attach: AttachMode) {

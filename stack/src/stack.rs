@@ -229,7 +229,8 @@ impl Stack {
             arrived.iter_mut().for_each(Arrived::prepare);
         }
         self.arrived_len = 0;
-        self.arrived = burst;
+        // What stands there is empty: there is nothing to be dropped.
+        core::mem::forget(core::mem::replace(&mut self.arrived, burst));
     }
 
     /// Segments that came here and belong to other cores: the core, and the frame on its way there.

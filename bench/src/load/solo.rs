@@ -103,7 +103,7 @@ pub(super) fn wire_config(plan: &Plan, queues: u16) -> wire::Config {
 fn counts(stack: &Stack) -> EndOutcome {
     let metrics = stack.metrics().clone();
     let queue = QueueOutcome::wire(0, &metrics);
-    let census = stack.pool().region().census(stack.pool().share());
+    let census = stack.pool().census();
     EndOutcome {
         measure: Measure::new(),
         queues: vec![queue],

@@ -4,14 +4,17 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::cell::Cell;
 use core::fmt;
+use core::mem::{MaybeUninit, offset_of};
 use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
 
-use super::region::Frames;
-use super::{CPU, DEVICE, Desc, FILL, FREE, Frame, FrameSize, HEADROOM, HELD_BY_DEVICE, Region, TRANSIT};
+#[cfg(any(feature = "xdp", test))]
+use super::FILL;
+use super::region::{Census, Frames};
+use super::{CPU, DEVICE, Desc, FREE, Frame, FrameSize, HEADROOM, HELD_BY_DEVICE, Region, TRANSIT};
 use super::{no_room, wrong_owner};
 use crate::burst::{BURST, RxBurst};
 use crate::ring::Poster;
@@ -60,6 +63,15 @@ impl FramePool {
         self.inner().region()
     }
 
+    /// Who owns how many of the frames that this pool began with. For checks: it reads every owner byte.
+    pub fn census(&self) -> Census {
+        let mut census = self.region().census(self.share());
+        let posted = self.inner().posted.get() as u32;
+        census.free -= posted;
+        census.receiving += posted;
+        census
+    }
+
     /// The frames that this pool began with.
     pub fn share(&self) -> Range<u32> {
         let inner = self.inner();
@@ -76,6 +88,9 @@ impl FramePool {
         let end = desc.head as usize + desc.len as usize;
         assert!(end <= self.inner().frames.len(), "the frame is of this region");
         self.region().hand_over(desc.index, TRANSIT, CPU);
+        if !self.inner().is_ours(desc.index) {
+            self.inner().has_had_guests.set(true);
+        }
         self.frame(desc.index, desc.head, desc.len)
     }
 
@@ -115,19 +130,30 @@ impl FramePool {
         Some(unsafe { core::slice::from_raw_parts_mut(inner.frames.at(index).add(HEADROOM), len) })
     }
 
-    /// For drivers: free frames to receive into, up to `max` of them. Those that are not taken are lost.
+    /// For drivers: posts up to `max` free frames on a ring in memory, to receive into. They lie there as they lay in the list.
     #[inline(always)]
-    pub(crate) fn fill(&self, max: usize) -> impl Iterator<Item = Desc> {
+    pub(crate) fn post_burst(&self, ring: &mut Poster<Desc>, max: usize) {
         let inner = self.inner();
-        let (left, taken) = inner.free[..inner.free_len.get()].split_at(inner.free_len.get().saturating_sub(max));
-        inner.free_len.set(left.len());
-        let frames = inner.frames;
-        taken.iter().map(move |index| {
-            let index = index.get();
-            // SAFETY: every number in the list was checked; the pool keeps the region.
-            unsafe { frames.give(index, FILL) };
-            Desc { index, head: HEADROOM as u16, len: 0 }
-        })
+        let first = inner.free.as_ptr().cast::<Desc>();
+        let count = max.min(inner.free_len.get());
+        let left = inner.free_len.get() - count;
+        // SAFETY: the list was longer than this; a place in it is as good as a descriptor, and the frame is now on the ring instead.
+        let posted = unsafe { ring.post_from(first.add(left), count) };
+        debug_assert_eq!(posted, count, "the ring has room");
+        inner.free_len.set(left);
+        inner.posted.set(inner.posted.get() + posted);
+    }
+
+    /// For drivers: a frame that was posted on a ring in memory and not used.
+    ///
+    /// # Safety
+    /// [`post_burst`](Self::post_burst) of this pool posted it.
+    pub(crate) unsafe fn unpost(&self, desc: Desc) {
+        let inner = self.inner();
+        debug_assert!(inner.is_ours(desc.index));
+        inner.posted.set(inner.posted.get() - 1);
+        // SAFETY: it was taken off the list when it was posted, and is nowhere else.
+        unsafe { inner.push_free(desc.index) };
     }
 
     /// For drivers: a free frame to receive into.
@@ -138,6 +164,7 @@ impl FramePool {
     }
 
     /// For drivers: a frame that was posted to receive into and not used.
+    #[cfg(any(feature = "xdp", test))]
     pub(crate) fn unfill(&self, desc: Desc) {
         self.release(desc, FILL);
     }
@@ -164,11 +191,11 @@ impl FramePool {
         self.frame(index, head, len)
     }
 
-    /// For drivers: frames that were posted to receive into come back from a ring with packets, as many as `rx` has room for.
+    /// For drivers: frames that were posted on a ring in memory come back with packets, as many as `rx` has room for.
     /// Where in its frame a packet is, [`Region::write`] said, or what does the same.
     ///
     /// # Safety
-    /// What is on the ring, [`fill`](Self::fill) of this pool gave.
+    /// What is on the ring, [`post_burst`](Self::post_burst) of this pool posted.
     #[inline(always)]
     pub(crate) unsafe fn filled_burst(&self, ring: &mut Poster<Desc>, rx: &mut RxBurst) {
         let inner = self.inner();
@@ -176,50 +203,47 @@ impl FramePool {
         let mut len = before;
         ring.take_burst(rx.remaining_capacity()).for_each(|desc| {
             debug_assert!(inner.is_ours(desc.index));
-            // SAFETY: the pool gave it, so there is such a frame; the region is kept.
-            unsafe { frames.hand_over(desc.index, FILL, CPU) };
-            let frame = Frame { pool: self.inner, index: desc.index, head: desc.head, len: desc.len };
+            // SAFETY: the pool posted it, so there is such a frame; the region is kept.
+            unsafe { frames.give(desc.index, CPU) };
             // SAFETY: the ring gives no more than there is room for.
-            unsafe { first.add(len).write(frame) };
+            unsafe { first.add(len).write(Frame { pool: self.inner, desc }) };
             len += 1;
         });
         // SAFETY: so many were written.
         unsafe { rx.set_len(len) };
+        inner.posted.set(inner.posted.get() + before - len);
         inner.refs.set(inner.refs.get() + len - before);
     }
 
-    /// Frees the frames that are still in their places, as dropping each would, in a closer loop for those of this share.
+    /// Frees the frames that are still in their places, as dropping each would, in a closer loop for those of this pool.
     ///
     /// Should `frame_of` panic, the pool's memory stays for ever.
     #[inline(always)]
     pub fn free_burst<T>(&self, places: &mut [T], frame_of: impl Fn(&mut T) -> &mut Option<Frame>) {
-        let inner = self.inner();
-        let (start, share_len, frames) = (inner.share_start, inner.share_len, inner.frames);
-        let free = NonNull::from(&*inner.free).cast::<Cell<u32>>();
-        let (mut count, mut has_others) = (0, false);
-        for place in &mut *places {
-            // This may be anybody's code, which may take frames and free some: the list is as it stands there each time.
-            let place = frame_of(place);
-            match place {
-                Some(frame) if frame.pool == self.inner && frame.index.wrapping_sub(start) < share_len => {
-                    let index = frame.index;
-                    core::mem::forget(place.take());
-                    // Whoever has a `Frame` has the frame: its owner need not be looked at.
-                    // SAFETY: it is one of the region's, which the pool keeps.
-                    unsafe { frames.owner(index) }.store(FREE, Ordering::Relaxed);
-                    let len = inner.free_len.get();
-                    // SAFETY: as in `push_free`.
-                    unsafe { free.add(len).as_ref() }.set(index);
-                    inner.free_len.set(len + 1);
-                    count += 1;
+        let (inner, frames) = (self.inner(), self.inner().frames);
+        for places in places.chunks_mut(BURST) {
+            // `frame_of` may be anybody's code, which may take frames and free some: what is freed here joins the list afterwards.
+            let (mut freed, mut count) = ([const { MaybeUninit::uninit() }; BURST], 0);
+            for place in places {
+                let place = frame_of(place);
+                match place {
+                    Some(frame) if frame.pool == self.inner => {
+                        let Some(desc) = place.take().map(Frame::into_desc) else { continue };
+                        // Whoever has a `Frame` has the frame: its owner need not be looked at.
+                        // SAFETY: it is one of the region's, which the pool keeps.
+                        unsafe { frames.owner(desc.index) }.store(FREE, Ordering::Relaxed);
+                        // SAFETY: the places of a chunk are no more than the array's.
+                        unsafe { freed.get_unchecked_mut(count) }.write(desc);
+                        count += 1;
+                    }
+                    None => {}
+                    Some(_) => free_other(place),
                 }
-                other => has_others |= other.is_some(),
             }
-        }
-        // They were references; this handle is one more.
-        inner.refs.set(inner.refs.get() - count);
-        if has_others {
-            places.iter_mut().for_each(|place| *frame_of(place) = None);
+            // They were references; this handle is one more.
+            inner.refs.set(inner.refs.get() - count);
+            // SAFETY: so many were written, each a frame that was just made free and is nowhere else.
+            unsafe { inner.push_burst(core::slice::from_raw_parts(freed.as_ptr().cast(), count)) };
         }
     }
 
@@ -262,7 +286,7 @@ impl FramePool {
     #[inline]
     fn frame(&self, index: u32, head: u16, len: u16) -> Frame {
         self.inner().refs.set(self.inner().refs.get() + 1);
-        Frame { pool: self.inner, index, head, len }
+        Frame { pool: self.inner, desc: Desc { index, head, len } }
     }
 
     #[inline(always)]
@@ -296,7 +320,7 @@ pub(super) struct Completions<'a> {
     /// Copies of what is there: a loop has them at hand.
     frames: Frames,
     share: (u32, u32),
-    free: NonNull<Cell<u32>>,
+    free: NonNull<Listed>,
     /// As it stands there when this is gone.
     free_len: usize,
 }
@@ -336,7 +360,7 @@ impl Completions<'_> {
         // SAFETY: it is one of the region's, which the pool keeps.
         unsafe { self.frames.owner(frame.index) }.store(FREE, Ordering::Relaxed);
         // SAFETY: as in `push_free`.
-        unsafe { self.free.add(self.free_len).as_ref().set(frame.index) };
+        unsafe { self.free.add(self.free_len).as_ref().index.set(frame.index) };
         self.free_len += 1;
     }
 }
@@ -353,14 +377,32 @@ pub(super) struct Usual {
     index: u32,
 }
 
+/// A place in the list of free frames. Like a [`Desc`] in memory, so that many go onto a ring at once; of that only the frame's number
+/// means something.
+#[repr(C)]
+struct Listed {
+    index: Cell<u32>,
+    rest: Cell<[u16; 2]>,
+}
+
+impl Listed {
+    fn new(index: u32) -> Listed {
+        Listed { index: Cell::new(index), rest: Cell::default() }
+    }
+}
+
 pub(super) struct Inner {
     /// A copy of the region's.
     pub(super) frames: Frames,
     share_start: u32,
     share_len: u32,
     /// A stack: the frame freed last is used first, while it is in the cache. There is room for each frame of the share.
-    free: Box<[Cell<u32>]>,
+    free: Box<[Listed]>,
     free_len: Cell<usize>,
+    /// How many are on rings in memory to be received into.
+    posted: Cell<usize>,
+    /// Frames of other workers' shares may be among this pool's.
+    has_had_guests: Cell<bool>,
     /// Handles and frames that point here.
     refs: Cell<usize>,
     /// Freed here, but of another worker's share.
@@ -376,8 +418,10 @@ impl Inner {
             frames: region.frames,
             share_start: share.start,
             share_len: share.len() as u32,
-            free: share.clone().rev().map(Cell::new).collect(),
+            free: share.clone().rev().map(Listed::new).collect(),
             free_len: Cell::new(share.len()),
+            posted: Cell::new(0),
+            has_had_guests: Cell::new(false),
             refs: Cell::new(1),
             away: (0..guests).map(|_| Cell::new(0)).collect(),
             away_len: Cell::new(0),
@@ -400,7 +444,7 @@ impl Inner {
         let last = self.free_len.get().checked_sub(1)?;
         self.free_len.set(last);
         // SAFETY: the list was longer than this, and every number in it was checked; the region is kept.
-        let index = unsafe { self.free.get_unchecked(last).get() };
+        let index = unsafe { self.free.get_unchecked(last) }.index.get();
         // SAFETY: as above.
         unsafe { self.frames.give(index, to) };
         Some(index)
@@ -417,8 +461,27 @@ impl Inner {
         }
         let len = self.free_len.get();
         // SAFETY: a frame of the share is on the list once at most, so it is never longer than the share, and has room for that.
-        unsafe { self.free.get_unchecked(len).set(index) };
+        unsafe { self.free.get_unchecked(len) }.index.set(index);
         self.free_len.set(len + 1);
+    }
+
+    /// Takes frames in that were handed over to nobody.
+    ///
+    /// # Safety
+    /// As of [`push_free`](Self::push_free), each.
+    #[inline(always)]
+    unsafe fn push_burst(&self, freed: &[Desc]) {
+        if self.has_had_guests.get() {
+            // SAFETY: as the caller promises.
+            return freed.iter().for_each(|desc| unsafe { self.push_free(desc.index) });
+        }
+        let len = self.free_len.get();
+        // SAFETY: all frames of this pool are of its share; for the rest as in `push_free`. A place holds all that a descriptor does.
+        unsafe {
+            let end = self.free.as_ptr().cast::<Desc>().cast_mut().add(len);
+            core::ptr::copy_nonoverlapping(freed.as_ptr(), end, freed.len());
+        }
+        self.free_len.set(len + freed.len());
     }
 
     #[cold]
@@ -472,6 +535,12 @@ impl Inner {
 
 #[cold]
 #[inline(never)]
+fn free_other(place: &mut Option<Frame>) {
+    *place = None;
+}
+
+#[cold]
+#[inline(never)]
 fn burst_full() -> ! {
     panic!("the burst is full: ask room() first")
 }
@@ -482,3 +551,6 @@ fn burst_full() -> ! {
 fn not_ours(index: u32) -> ! {
     panic!("frame {index} was not posted by this pool: a driver returned what it never had")
 }
+
+const _: () = assert!(size_of::<Listed>() == size_of::<Desc>() && offset_of!(Listed, index) == offset_of!(Desc, index));
+const _: () = assert!(align_of::<Listed>() == align_of::<Desc>());

@@ -100,7 +100,8 @@ impl Region {
         self.frames.base
     }
 
-    /// Who owns how many of `frames`. For checks: it reads every owner byte.
+    /// Who owns how many of `frames`. For checks: it reads every owner byte. What is posted on a ring in memory counts as free; the
+    /// [pool](super::FramePool::census) knows better.
     pub fn census(&self, frames: Range<u32>) -> Census {
         let mut census = Census::default();
         for owner in &self.owners()[frames.start as usize..frames.end as usize] {
@@ -130,18 +131,13 @@ impl Region {
         if HEADROOM + packet.len() > self.frames.len() {
             return false;
         }
-        debug_assert_eq!(self.owners()[desc.index as usize].load(Ordering::Relaxed), FILL, "the frame is posted");
+        debug_assert_eq!(self.owners()[desc.index as usize].load(Ordering::Relaxed), FREE, "the frame is posted");
         (desc.head, desc.len) = (HEADROOM as u16, packet.len() as u16);
         // SAFETY: the frame is on a fill ring of this region, its only Desc is borrowed exclusively here, and the packet fits.
         unsafe {
             core::ptr::copy_nonoverlapping(packet.as_ptr(), self.frames.at(desc.index).add(HEADROOM), packet.len())
         }
         true
-    }
-
-    /// For drivers: a frame was posted to receive into, and its pool is gone.
-    pub(crate) fn abandon(&self, desc: Desc) {
-        self.hand_over(desc.index, FILL, FREE);
     }
 
     /// Gives frames to the one pool that ever has them. Panics if another has or had one of them.

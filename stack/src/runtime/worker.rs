@@ -339,7 +339,7 @@ impl<D: Driver, A: App> Worker<D, A> {
         while let Some(frame) = attendance.mailbox().returned() {
             pool.bring_home(frame);
         }
-        WorkerReport { last, aborted, frames: pool.region().census(pool.share()) }
+        WorkerReport { last, aborted, frames: pool.census() }
     }
 
     #[inline]

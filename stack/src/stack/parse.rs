@@ -79,7 +79,8 @@ impl Stack {
         if self.home.is_spread() {
             places[..packets].iter_mut().for_each(|arrived| self.hand_over(arrived));
         }
-        (self.arrived, self.arrived_len) = (places, packets);
+        core::mem::forget(core::mem::replace(&mut self.arrived, places));
+        self.arrived_len = packets;
         // What went to other cores is counted there.
         let away = &self.strays[strays..];
         let away_bytes: usize = away.iter().map(|(_, desc)| desc.len()).sum();

@@ -108,7 +108,7 @@ impl<C: App, S: App> World<C, S> {
     fn assert_all_is_back(&self) {
         assert!(self.client.is_clean() && self.server.is_clean());
         for pool in [self.client.stack.pool(), self.server.stack.pool()] {
-            let census = pool.region().census(pool.share());
+            let census = pool.census();
             assert_eq!(census.owned + census.sending + census.moving, 0, "{census:?}");
         }
     }

@@ -412,7 +412,7 @@ impl<'a> Case<'a> {
         let metrics = self.stack.metrics();
         assert_eq!(metrics.get(Counter::PacketsReceived), self.given, "every frame that came is counted");
         assert_eq!(metrics.get(Counter::PacketsSent), self.taken, "every frame that went is counted");
-        let census = near.pool().region().census(near.pool().share());
+        let census = near.pool().census();
         assert_eq!(
             census.sending as usize,
             sending.len() + tx.len() + answers.len(),
@@ -463,7 +463,7 @@ impl<'a> Case<'a> {
         }
         assert!(self.app.conns.is_empty(), "the application hears of every end");
         let pool = self.device.near.pool();
-        let census = pool.region().census(pool.share());
+        let census = pool.census();
         assert_eq!((census.owned, census.sending), (0, 0), "every frame is back: {census:?}");
     }
 }

@@ -262,7 +262,7 @@ impl Running {
     fn check(&self) -> Result<(), String> {
         self.stack.check()?;
         let pool = self.nic.pool();
-        let census = pool.region().census(pool.share());
+        let census = pool.census();
         let left = self.stack.left();
         let sending = self.nic.sending() + self.tx.len() + self.answers.len();
         let whole = (census.free as usize == pool.free())

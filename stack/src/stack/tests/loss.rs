@@ -315,7 +315,7 @@ impl Net {
     fn all_is_back(&self) {
         assert!(self.client.is_clean() && self.server.is_clean());
         for pool in [self.client.stack.pool(), self.server.stack.pool()] {
-            let census = pool.region().census(pool.share());
+            let census = pool.census();
             assert_eq!(census.owned + census.sending + census.moving, 0, "{census:?}");
         }
     }

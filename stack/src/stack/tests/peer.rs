@@ -311,7 +311,7 @@ impl Peer {
 
     pub(super) fn assert_all_is_back(&self) {
         let pool = self.host.stack.pool();
-        let census = pool.region().census(pool.share());
+        let census = pool.census();
         assert_eq!(census.owned + census.sending + census.moving, 0, "{census:?}");
     }
 }
