@@ -67,6 +67,8 @@ pub struct Stack {
     /// The MSS to announce where the path is as wide as the link: IPv6's and IPv4's.
     link_mss: [u16; 2],
     wheel: TimerWheel,
+    /// Whether [usual SYNs](crate::tcp::usual::begins) are answered at sight.
+    begins_at_sight: bool,
     home: Home,
     core: u16,
     tx_checksum: bool,
@@ -115,6 +117,7 @@ impl Stack {
         let limits = config.limits.clone();
         let two_msl_ms = 2 * config.tcp.msl.as_millis() as u32;
         let (port_min, port_max) = (config.tcp.ephemeral_port_min, config.tcp.ephemeral_port_max);
+        let tcp = &config.tcp;
         let mut stack = Stack {
             env: Env::new(config.tcp.clone(), pool, limits.frames_reserved as usize),
             ip: Ip::new(&config.ip),
@@ -130,6 +133,11 @@ impl Stack {
             cookies_in: None,
             link_mss: [false, true].map(|is_v4| mss(config.ip.mtu, is_v4)),
             wheel: TimerWheel::new(limits.conns_max, 0),
+            begins_at_sight: tcp.timestamps
+                && tcp.sack
+                && tcp.window_scaling
+                && config.ip.vlan.is_none()
+                && !caps.tx_checksum,
             home: Home::new(caps.queues, caps.rss.as_ref()),
             core: caps.queue,
             tx_checksum: caps.tx_checksum,
@@ -199,7 +207,7 @@ impl Stack {
     /// may believe it open already, but no SYN-ACK is sent again.
     pub fn shut_down<A: App>(&mut self, now: Instant, app: &mut A) {
         self.env.at(now);
-        self.shutting_down = true;
+        (self.shutting_down, self.begins_at_sight) = (true, false);
         app.on_shutdown(&mut Cx { stack: self });
     }
 
@@ -219,10 +227,10 @@ impl Stack {
     fn tcp(&mut self, tx: &mut TxBurst) {
         let mut burst = core::mem::take(&mut self.arrived);
         let arrived = &mut burst[..self.arrived_len];
-        for arrived in &mut *arrived {
-            if arrived.frame.is_some() {
-                self.segment_arrives(arrived, tx);
-            }
+        let arrived_there = arrived.iter_mut().filter(|arrived| arrived.frame.is_some());
+        match self.trace.wants(false) {
+            true => arrived_there.for_each(|arrived| self.any_segment_arrives(arrived, tx)),
+            false => arrived_there.for_each(|arrived| self.segment_arrives(arrived, tx)),
         }
         self.env.pool.free_burst(arrived, |arrived| &mut arrived.frame);
         if core::mem::take(&mut self.arrived_otherwise) {

@@ -105,6 +105,25 @@ impl Flows {
         true
     }
 
+    /// Adds a flow of which nothing is here that looks like it; `owner` makes its record. `false`, and nothing done, if there is
+    /// something, if the flow's first bucket is full, if the index is at its limit, or if there is no owner.
+    #[inline(always)]
+    #[must_use]
+    pub fn insert_new(&mut self, hash: u64, owner: impl FnOnce() -> Option<Owner>) -> bool {
+        let home = self.home(hash);
+        let bucket = &mut self.buckets[home];
+        if self.len >= self.limit || bucket.first(tag(hash)) < SLOTS || bucket.went_past() > 0 {
+            return false;
+        }
+        let slot = bucket.first(VACANT);
+        let Some(place) = bucket.owners.get_mut(slot) else { return false };
+        let Some(owner) = owner() else { return false };
+        *place = owner.pack();
+        bucket.tags.0[slot] = tag(hash);
+        self.len += 1;
+        true
+    }
+
     /// Hands a flow over to its record in another life stage, in place. Whether `from` was there.
     #[inline(always)]
     pub fn replace(&mut self, hash: u64, from: Owner, to: Owner) -> bool {

@@ -15,8 +15,8 @@ pub struct SynRcvd {
     pub irs: Seq,
     /// The timestamp to echo, if [`Offered::timestamps`].
     pub ts_recent: u32,
-    /// The largest segment that the peer takes, in bytes (RFC 9293 §3.7.1).
-    pub peer_mss: u16,
+    /// The largest segment that the peer takes, and our path (RFC 9293 §3.7.1), in bytes.
+    pub mss: u16,
     /// The place of its listener in the table, as [`Listeners::find`](super::listeners::Listeners::find) says.
     pub listener: u16,
     /// Options that the SYN offered.
@@ -41,6 +41,13 @@ impl Offered {
             Some(scale) => scale,
         };
         Offered(scale | (timestamps as u8) << 4 | (sack as u8) << 5)
+    }
+
+    /// All that there is, with a scale of at most 14.
+    #[inline]
+    pub const fn all(window_scale: u8) -> Offered {
+        debug_assert!(window_scale <= SCALE_MAX);
+        Offered(ALL | window_scale)
     }
 
     /// All that there is was offered.

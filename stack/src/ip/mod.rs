@@ -36,6 +36,7 @@ use crate::wire::address::{Address, Mac};
 use crate::wire::arp::{self, Arp, Operation};
 use crate::wire::ethernet::{ETHERTYPE_ARP, Ethernet};
 use crate::wire::icmp6;
+use crate::wire::ipv4;
 use crate::wire::ndp::{self, Ndp};
 use crate::wire::packet::{self, Kind, Link, Net};
 
@@ -174,6 +175,20 @@ impl Ip {
     pub fn admit_between(&self, src: Address, dst: Address) -> Result<(), DropReason> {
         let routes = &self.local.routes;
         if routes.is_between_only_and_another(dst, src) { Ok(()) } else { self.admit_between_any(src, dst) }
+    }
+
+    /// The same of IPv4; `false` also for IPv6.
+    #[inline(always)]
+    pub fn admits_between_v4(&self, src: Address, dst: Address) -> bool {
+        // Both are of one family.
+        let source = src.as_v4();
+        let is_ours = self.local.routes.is_only_v4(dst) || self.is_ours_v4(dst);
+        is_ours && source != dst.as_v4() && ipv4::is_valid_source(source)
+    }
+
+    #[cold]
+    fn is_ours_v4(&self, address: Address) -> bool {
+        address.is_v4() && self.local.routes.is_ours(address)
     }
 
     #[cold]

@@ -87,6 +87,8 @@ pub struct Routes {
     first: Option<Address>,
     /// It, if it is.
     only: Option<Address>,
+    /// It, if it is of IPv4.
+    only_v4: Option<Address>,
     has_more: bool,
     has_router_of_both: bool,
     ranges: Vec<OwnRange>,
@@ -102,7 +104,8 @@ impl Routes {
         let (first, has_more) = (own.first().map(|own| own.address), own.len() > 1 || !ranges.is_empty());
         let is_of_both = |route: &Route| route.gateway.is_some_and(|gateway| gateway.is_v4() != route.network.is_v4());
         let (only, has_router_of_both) = (first.filter(|_| !has_more), routes.iter().any(is_of_both));
-        Routes { own, first, only, has_more, has_router_of_both, ranges, routes }
+        let only_v4 = only.filter(Address::is_v4);
+        Routes { own, first, only, only_v4, has_more, has_router_of_both, ranges, routes }
     }
 
     /// A router leads to networks of both families, or of another than its own: IPv4 by way of IPv6 (RFC 8950), for instance.
@@ -115,6 +118,12 @@ impl Routes {
     #[inline(always)]
     pub fn is_ours(&self, address: Address) -> bool {
         self.first == Some(address) || self.has_more && self.is_listed(address)
+    }
+
+    /// Whether there is one address of ours, of IPv4, and this is that.
+    #[inline(always)]
+    pub fn is_only_v4(&self, address: Address) -> bool {
+        self.only_v4.is_some_and(|only| only.words() == address.words())
     }
 
     /// Whether there is one address of ours, and this is that, and the other is another.

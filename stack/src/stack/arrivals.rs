@@ -8,7 +8,7 @@ use crate::app::Closed;
 use crate::demux::flow::FlowKey;
 use crate::demux::flows::Owner;
 use crate::demux::listeners::Listener;
-use crate::demux::syn_rcvd::{SynRcvd, SynRcvds};
+use crate::demux::syn_rcvd::{Offered, SynRcvd, SynRcvds};
 use crate::demux::time_wait::TimeWait;
 use crate::metrics::{Counter, DropReason};
 use crate::tcp::close::{self, Waiting};
@@ -28,27 +28,26 @@ impl Stack {
     /// Takes the segment's frame if it keeps it.
     #[inline(always)]
     pub(super) fn segment_arrives(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) {
-        if !self.conn_arrives(arrived.guess.conn(), arrived, tx) {
-            self.other_arrives(arrived, tx);
+        if self.conn_arrives(arrived.guess.conn(), arrived, tx) {
+            return;
+        }
+        match arrived.guess.owner() {
+            Owner::SynRcvd(at) => self.half_open_arrives(at, arrived, tx),
+            _ => self.first_arrives(arrived, tx),
         }
     }
 
-    /// A segment that is not, as far as stage 2 could see, a connection's.
-    #[inline(never)]
-    fn other_arrives(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) {
+    /// The same without short ways, which leave no trace.
+    #[cold]
+    pub(super) fn any_segment_arrives(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) {
         let key = &arrived.key;
-        match arrived.guess.owner() {
-            Owner::SynRcvd(at) if self.is_half_open(at, key) => self.half_open_arrives(at, arrived, tx),
-            Owner::TimeWait(at) if self.is_waiting(at, key) => self.time_wait_arrives(at, arrived, tx),
-            // Also where segments before it in the burst have changed whose the flow is.
-            _ => match self.flows.may_have(arrived.hash).then(|| self.owner(key, arrived.hash)).flatten() {
-                Some(Owner::Conn(at)) => self.any_arrives(at, arrived, tx),
-                Some(Owner::SynRcvd(at)) => self.half_open_answers(at, arrived, tx),
-                Some(Owner::TimeWait(at)) => self.time_wait_arrives(at, arrived, tx),
-                None => match self.admits_flow(key) {
-                    Ok(()) => self.listen_arrives(arrived, None, tx),
-                    Err(reason) => self.env.metrics.dropped(reason),
-                },
+        match self.owner(key, arrived.hash) {
+            Some(Owner::Conn(at)) => self.any_arrives(at, arrived, tx),
+            Some(Owner::SynRcvd(at)) => self.half_open_answers(at, arrived, tx),
+            Some(Owner::TimeWait(at)) => self.time_wait_arrives(at, arrived, tx),
+            None => match self.admits_flow(key) {
+                Ok(()) => self.listen_arrives(arrived, None, tx),
+                Err(reason) => self.env.metrics.dropped(reason),
             },
         }
     }
@@ -97,9 +96,6 @@ impl Stack {
             return true;
         }
         enqueue(tcb, at, &mut self.marked, &mut self.owing);
-        if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
-            self.note_received(at, seg);
-        }
         true
     }
 
@@ -165,16 +161,39 @@ impl Stack {
         self.end(at, if refused { Closed::Refused } else { Closed::Reset });
     }
 
-    /// A segment for a half-open passive connection: nearly always it completes it.
-    #[inline(always)]
+    /// A segment for what seemed to be a half-open passive connection: nearly always it completes it.
+    #[inline(never)]
     fn half_open_arrives(&mut self, at: u32, arrived: &mut Arrived, tx: &mut TxBurst) {
-        let Some(record) = self.half_open.get(at) else { return };
-        if !usual::completes(record, &arrived.seg) {
-            return self.half_open_answers(at, arrived, tx);
+        if !self.completes(at, arrived) {
+            self.any_segment_arrives(arrived, tx);
         }
-        if self.complete(at, arrived, true).is_none() {
-            self.cannot_complete(at, arrived, tx);
+    }
+
+    /// Takes the segment that completes nearly every handshake: [`usual::completes`]. `false`, and nothing done, for any other, and where
+    /// there is nobody to connect to, or no room.
+    #[inline(always)]
+    fn completes(&mut self, at: u32, arrived: &Arrived) -> bool {
+        let Arrived { seg, key, hash, .. } = arrived;
+        let narrow = self.ip.knows_narrow_paths();
+        let Stack { half_open, listeners, conns, isn, env, flows, marked, .. } = self;
+        let Some(record) = half_open.get(at).filter(|record| record.key == *key) else { return false };
+        if narrow || !usual::completes(record, seg) {
+            return false;
         }
+        let Some(listener) = listeners.at_mut(record.listener, key) else { return false };
+        let Some((conn, place)) = conns.take_place() else { return false };
+        let mut tcb = open::passive(record, seg, record.mss, (*hash, isn.timestamp_offset(*hash)), env);
+        usual::third_segment(&mut tcb, seg);
+        // It is new, so it is in no queue yet.
+        tcb.bits.set(Bits::MARKED);
+        place.fill(tcb);
+        marked.push_back(conn);
+        env.metrics.count(Counter::Established);
+        // A listener that was closed and opened again does not know those before it.
+        listener.half_open = listener.half_open.saturating_sub(1);
+        half_open.discard(at, 0);
+        flows.replace(*hash, Owner::SynRcvd(at), Owner::Conn(conn));
+        true
     }
 
     /// What is not simply the third segment of the handshake.
@@ -183,14 +202,14 @@ impl Stack {
         let Some(&record) = self.half_open.get(at) else { return };
         let (record, hash) = (&record, arrived.hash);
         match open::syn_rcvd_arrives(record, &arrived.seg, &self.env.config) {
-            HalfOpen::Complete => match self.complete(at, arrived, false) {
+            HalfOpen::Complete => match self.complete(at, arrived) {
                 Some(conn) => self.any_arrives(conn, arrived, tx),
                 None => self.cannot_complete(at, arrived, tx),
             },
             HalfOpen::SynAckAgain => {
                 self.env.metrics.dropped(DropReason::Duplicate);
                 self.env.metrics.count(Counter::Retransmissions);
-                self.any_syn_ack_in_place(record, arrived, tx);
+                self.syn_ack_in_place(record, arrived, tx);
             }
             HalfOpen::Reset => {
                 self.env.metrics.count(Counter::ResetsReceived);
@@ -218,37 +237,21 @@ impl Stack {
         }
     }
 
-    /// The half-open record becomes a connection, whose place this is; `None`, and nothing done, where it cannot. What is `usual` has
-    /// no text and comes in order, and all of it is taken here.
-    #[inline(always)]
-    fn complete(&mut self, at: u32, arrived: &Arrived, usual: bool) -> Option<u32> {
+    /// The half-open record becomes a connection, whose place this is; `None`, and nothing done, where it cannot.
+    fn complete(&mut self, at: u32, arrived: &Arrived) -> Option<u32> {
         let (seg, hash) = (&arrived.seg, arrived.hash);
         let mss = self.local_mss(&arrived.key);
         let Stack { half_open, listeners, conns, isn, env, flows, .. } = self;
         let record = half_open.get(at)?;
         let listener = listeners.at_mut(record.listener, &record.key)?;
         let (conn, place) = conns.take_place()?;
-        let retries = if usual { 0 } else { record.retries };
-        let mut tcb = open::passive(record, seg, mss, (hash, isn.timestamp_offset(hash)), env);
-        match usual {
-            true => usual::third_segment(&mut tcb, seg),
-            false => open::agree_to_less(&mut tcb, record),
-        }
-        let tcb = place.fill(tcb);
+        let tcb = place.fill(open::passive(record, seg, mss, (hash, isn.timestamp_offset(hash)), env));
+        open::agree_to_less(tcb, record);
         env.metrics.count(Counter::Established);
         // A listener that was closed and opened again does not know those before it.
         listener.half_open = listener.half_open.saturating_sub(1);
-        half_open.discard(at, retries);
+        half_open.discard(at, record.retries);
         flows.replace(hash, Owner::SynRcvd(at), Owner::Conn(conn));
-        if usual {
-            // It is new, so it is in no queue yet.
-            tcb.bits.set(Bits::MARKED);
-            self.marked.push_back(conn);
-            if self.trace.wants(false) {
-                // Nobody has chosen it yet.
-                self.note_received(conn, seg);
-            }
-        }
         Some(conn)
     }
 
@@ -319,9 +322,55 @@ impl Stack {
         self.answer(arrived, &header, tx);
     }
 
+    /// A segment of what seemed to be no flow: nearly always it begins one.
+    #[inline(never)]
+    fn first_arrives(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) {
+        if !self.begins(arrived, tx) {
+            self.any_segment_arrives(arrived, tx);
+        }
+    }
+
+    /// Takes the SYN that begins nearly every connection, [`usual::begins`], where a listener takes it, and answers it in its frame.
+    /// `false`, and nothing done, for any other segment.
+    #[inline(always)]
+    fn begins(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) -> bool {
+        let Arrived { frame, seg, key, hash, .. } = arrived;
+        let Some(offer) = usual::begins(seg) else { return false };
+        // No one listens on port 0.
+        let may_be = key.remote_port != 0 && self.ip.admits_between_v4(key.remote, key.local);
+        if !may_be || !self.begins_at_sight || tx.room() == 0 || self.ip.knows_narrow_paths() {
+            return false;
+        }
+        let Stack { listeners, half_open, flows, isn, env, link_mss: [_, link_mss], .. } = self;
+        let Some((place, listener)) = listeners.find_mut(key.local, key.local_port) else { return false };
+        if listener.half_open >= listener.half_open_max {
+            return false;
+        }
+        let mss = (*link_mss).min(offer.mss.max(open::MSS_MIN));
+        let (mut iss, offered) = (Seq(0), Offered::all(offer.shift));
+        let is_new = flows.insert_new(*hash, || {
+            iss = isn.generate_v4(key, env.now);
+            let (irs, ts_recent) = (seg.seq, offer.ts_value);
+            let record = SynRcvd { key: *key, iss, irs, ts_recent, mss, listener: place, offered, retries: 0, due: 0 };
+            half_open.insert(env.now_ms, record).map(Owner::SynRcvd)
+        });
+        if !is_new {
+            return false;
+        }
+        listener.half_open += 1;
+        env.metrics.count(Counter::PassiveOpens);
+        let Some(mut frame) = frame.take() else { return true };
+        let start = packet::usual_start(&self.ip.ethernet(packet::src_mac(&frame)));
+        let ts_value = env.now_ms.wrapping_add(isn.timestamp_offset(*hash));
+        output::usual_syn_ack(&mut frame, &start, key, (iss, *link_mss), &offer, ts_value, env);
+        tx.push(frame);
+        true
+    }
+
     /// A segment of no known flow: CLOSED or LISTEN (RFC 9293 §3.10.7.1, §3.10.7.2).
     fn listen_arrives(&mut self, arrived: &mut Arrived, iss_min: Option<Seq>, tx: &mut TxBurst) {
         let Arrived { seg, key, .. } = arrived;
+        let mss = self.local_mss(key);
         if seg.flags.rst() {
             return self.env.metrics.dropped(DropReason::ListenRefused); // first
         }
@@ -340,7 +389,7 @@ impl Stack {
         // Third: SYN. Its text, if any, is not kept: the peer sends it again.
         let iss = self.isn.generate(key, self.env.now);
         let iss = iss_min.map_or(iss, |min| iss.max(min));
-        let record = SynRcvd { listener: place, ..open::half_open(arrived.key, &arrived.seg, iss, &self.env) };
+        let record = SynRcvd { listener: place, ..open::half_open(arrived.key, &arrived.seg, iss, mss, &self.env) };
         let Some(at) = self.half_open.insert(self.env.now_ms, record) else {
             return self.env.metrics.dropped(DropReason::BacklogFull);
         };
@@ -358,8 +407,10 @@ impl Stack {
     fn send_cookie(&mut self, arrived: &mut Arrived, tx: &mut TxBurst) {
         let epoch = cookie::epoch(self.env.now);
         self.cookies_in = Some(epoch);
-        let record = cookie::bake(&self.isn, &open::half_open(arrived.key, &arrived.seg, Seq(0), &self.env), epoch);
-        let (mss, stamp) = (self.local_mss(&record.key), cookie::stamp(self.ts_value(arrived.hash), record.offered));
+        let mss = self.local_mss(&arrived.key);
+        let half_open = open::half_open(arrived.key, &arrived.seg, Seq(0), mss, &self.env);
+        let record = cookie::bake(&self.isn, &half_open, epoch);
+        let stamp = cookie::stamp(self.ts_value(arrived.hash), record.offered);
         let header = open::syn_ack(&record, &self.env.config, mss, stamp);
         if self.answer(arrived, &header, tx) {
             self.env.metrics.count(Counter::SynCookiesSent);
@@ -425,19 +476,7 @@ impl Stack {
     }
 
     /// The SYN-ACK, in the frame of the SYN.
-    #[inline(always)]
     fn syn_ack_in_place(&mut self, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
-        let path = arrived.frame.as_ref().map(|frame| self.path_back(frame, &record.key.remote));
-        let link = path.as_ref().and_then(Path::usual).filter(|_| record.offered.is_all() && tx.room() > 0);
-        let Some(link) = link else { return self.any_syn_ack_in_place(record, arrived, tx) };
-        let Some(mut frame) = arrived.frame.take() else { return };
-        let ts_value = self.ts_value(arrived.hash);
-        output::usual_syn_ack(&mut frame, link, record, self.local_mss(&record.key), ts_value, &self.env);
-        tx.push(frame);
-    }
-
-    #[cold]
-    fn any_syn_ack_in_place(&mut self, record: &SynRcvd, arrived: &mut Arrived, tx: &mut TxBurst) {
         let mss = self.local_mss(&record.key);
         let header = open::syn_ack(record, &self.env.config, mss, self.ts_value(arrived.hash));
         self.answer(arrived, &header, tx);

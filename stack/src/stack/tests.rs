@@ -18,6 +18,7 @@ mod drops;
 mod loss;
 mod peer;
 mod segments;
+mod sight;
 mod states;
 
 /// One end: a stack on a queue of an in-memory wire, and its application.

@@ -20,10 +20,10 @@ pub fn epoch(now: Instant) -> u32 {
 
 /// Makes a half-open record into what its cookie can say, its sequence number the cookie.
 pub fn bake(secret: &IsnSecret, record: &SynRcvd, epoch: u32) -> SynRcvd {
-    let mss = MSS.iter().rposition(|mss| *mss <= record.peer_mss).unwrap_or(0);
+    let mss = MSS.iter().rposition(|mss| *mss <= record.mss).unwrap_or(0);
     let offered = if record.offered.timestamps() { record.offered } else { NOTHING };
     let iss = cookie(secret, &record.key, record.irs, mss as u32, offered, epoch);
-    SynRcvd { iss, offered, peer_mss: MSS[mss], ..*record }
+    SynRcvd { iss, offered, mss: MSS[mss], ..*record }
 }
 
 /// The latest timestamp, not after `ts_value`, that says what was offered.
@@ -42,9 +42,9 @@ pub fn open(secret: &IsnSecret, key: &FlowKey, seg: &Segment, epoch: u32) -> Opt
     let made_in = if iss.0 >> 31 == epoch & 1 { epoch } else { epoch.wrapping_sub(1) };
     let mss = iss.0 >> MAC_BITS & 7;
     let ts_recent = seg.timestamps.map_or(0, |theirs| theirs.value);
-    let peer_mss = MSS[mss as usize];
-    let record = SynRcvd { key: *key, iss, irs, ts_recent, peer_mss, listener: 0, offered, retries: 0, due: 0 };
-    (cookie(secret, key, irs, mss, offered, made_in) == iss).then_some(record)
+    let is_ours = cookie(secret, key, irs, mss, offered, made_in) == iss;
+    let mss = MSS[mss as usize];
+    is_ours.then_some(SynRcvd { key: *key, iss, irs, ts_recent, mss, listener: 0, offered, retries: 0, due: 0 })
 }
 
 fn cookie(secret: &IsnSecret, key: &FlowKey, irs: Seq, mss: u32, offered: Offered, epoch: u32) -> Seq {

@@ -23,14 +23,17 @@ impl IsnSecret {
     /// ISN = M + F(connection, secret), where M ticks every 4 µs (RFC 6528 §3).
     #[inline]
     pub fn generate(&self, key: &FlowKey, now: Instant) -> Seq {
-        let hash = match key.local.is_v4() {
-            true => {
-                let words = [key.local.as_v4(), key.remote.as_v4()].map(u32::from_ne_bytes);
-                self.prf.of([block([words[0], words[1], ports(key), Use::IsnV4 as u32])])
-            }
-            false => self.of_v6(key),
-        };
-        Seq((now.as_micros() / 4) as u32).add(hash as u32)
+        match key.local.is_v4() {
+            true => self.generate_v4(key, now),
+            false => clock(now).add(self.of_v6(key) as u32),
+        }
+    }
+
+    /// [`generate`](Self::generate) between two IPv4 addresses.
+    #[inline(always)]
+    pub fn generate_v4(&self, key: &FlowKey, now: Instant) -> Seq {
+        let words = [key.local.as_v4(), key.remote.as_v4()].map(u32::from_ne_bytes);
+        clock(now).add(self.prf.of([block([words[0], words[1], ports(key), Use::IsnV4 as u32])]) as u32)
     }
 
     #[cold]
@@ -78,6 +81,12 @@ enum Use {
     IsnV4 = 1,
     IsnV6 = 2,
     Words = 3,
+}
+
+/// M: it ticks every 4 µs.
+#[inline]
+const fn clock(now: Instant) -> Seq {
+    Seq((now.as_micros() / 4) as u32)
 }
 
 #[inline]

@@ -167,7 +167,7 @@ fn open_congestion(tcb: &mut Tcb) {
 /// carries, `hash` the flow's, beside the offset of its timestamps.
 #[inline(always)]
 pub fn passive(record: &SynRcvd, seg: &Segment, mss: u16, (hash, ts_offset): (u64, u32), env: &Env) -> Tcb {
-    let mut tcb = Tcb::new(record.key, record.iss, record.peer_mss.min(mss));
+    let mut tcb = Tcb::new(record.key, record.iss, record.mss.min(mss));
     (tcb.hash, tcb.ts_offset) = (hash, ts_offset);
     tcb.begin(State::Established);
     tcb.events = Events::ACCEPTED;
@@ -247,35 +247,23 @@ fn default_mss(is_v4: bool) -> u16 {
     if is_v4 { 536 } else { 1220 }
 }
 
-/// What is to be kept of a SYN; its listener is still to be named.
-#[inline(always)]
-pub fn half_open(key: FlowKey, seg: &Segment, iss: Seq, env: &Env) -> SynRcvd {
+/// What is to be kept of a SYN; its listener is still to be named. `mss` is what our path carries.
+pub fn half_open(key: FlowKey, seg: &Segment, iss: Seq, mss: u16, env: &Env) -> SynRcvd {
     SynRcvd {
         key,
         iss,
         irs: seg.seq,
         ts_recent: seg.timestamps.map_or(0, |timestamps| timestamps.value),
-        peer_mss: peer_mss(seg, key.remote.is_v4()),
+        mss: peer_mss(seg, key.remote.is_v4()).min(mss),
         listener: 0,
-        offered: offered(seg, env),
+        offered: offered(seg, &env.config),
         retries: 0,
         due: 0,
     }
 }
 
 /// The options of a SYN that we agree to.
-#[inline(always)]
-fn offered(seg: &Segment, env: &Env) -> Offered {
-    match seg.window_scale {
-        Some(scale) if env.fixed.all_options && seg.sack_permitted && seg.timestamps.is_some() => {
-            Offered::new(Some(scale), true, true)
-        }
-        _ => some_offered(seg, &env.config),
-    }
-}
-
-#[cold]
-fn some_offered(seg: &Segment, config: &TcpConfig) -> Offered {
+fn offered(seg: &Segment, config: &TcpConfig) -> Offered {
     Offered::new(
         seg.window_scale.filter(|_| config.window_scaling),
         config.timestamps && seg.timestamps.is_some(),
@@ -398,7 +386,7 @@ pub(super) const ALL_AGREED: Bits = Bits::TIMESTAMPS.and(Bits::SACK).and(Bits::S
 pub(super) const TIMESTAMPS_LEN: u32 = 12;
 const ECHO_MS_MAX: u32 = 60_000;
 /// Never believe a peer that wants segments smaller than this: each costs a frame and a header.
-pub(super) const MSS_MIN: u16 = 64;
+pub const MSS_MIN: u16 = 64;
 
 #[cfg(test)]
 mod tests;

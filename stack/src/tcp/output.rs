@@ -6,7 +6,7 @@ mod data;
 use handfast_drivers::burst::TxBurst;
 use handfast_drivers::frame::{Frame, FramePool};
 
-use crate::demux::syn_rcvd::SynRcvd;
+use crate::demux::flow::FlowKey;
 use crate::metrics::Counter;
 use crate::tcp::chain::NIL;
 use crate::tcp::close::Closed;
@@ -17,6 +17,7 @@ use crate::tcp::sack;
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Events, Tcb};
 use crate::tcp::timers;
+use crate::tcp::usual::Offer;
 use crate::wire::address::Address;
 use crate::wire::ethernet::Ethernet;
 use crate::wire::packet::{self, Ip, UsualStart};
@@ -464,17 +465,26 @@ pub fn bare(frame: &mut Frame, ip: &Ip, header: &Header, path: &Path) {
     path.emit(frame.renew(path.headers_len(ip, header, &[])), ip, header, &[], &[]);
 }
 
-/// Makes a frame a SYN-ACK with all options on the usual path, whatever it was.
+/// Makes a frame of any kind a SYN-ACK that agrees to an offer, over IPv4 with checksums of ours; with our initial sequence number
+/// and MSS.
 #[inline(always)]
-pub fn usual_syn_ack(frame: &mut Frame, start: &UsualStart, record: &SynRcvd, mss: u16, ts_value: u32, env: &Env) {
-    let ip = Ip::new(record.key.local, record.key.remote);
+pub fn usual_syn_ack(
+    frame: &mut Frame,
+    start: &UsualStart,
+    key: &FlowKey,
+    (iss, mss): (Seq, u16),
+    offer: &Offer,
+    ts_value: u32,
+    env: &Env,
+) {
+    let ip = Ip::new(key.local, key.remote);
     let (out, pseudo_header) = packet::emit_usual_lower(frame.renew(SYN_LEN), start, &ip, 0);
-    let timestamps = Timestamps { value: ts_value, echo: record.ts_recent };
+    let timestamps = Timestamps { value: ts_value, echo: offer.ts_value };
     let header = Header {
-        src_port: record.key.local_port,
-        dst_port: record.key.remote_port,
-        seq: record.iss,
-        ack: record.irs.add(1),
+        src_port: key.local_port,
+        dst_port: key.remote_port,
+        seq: iss,
+        ack: offer.irs.add(1),
         flags: Flags::SYN | Flags::ACK,
         window: env.fixed.syn_window as u16,
         options: Options::of_syn(mss, env.fixed.own_shift, timestamps),

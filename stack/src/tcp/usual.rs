@@ -8,7 +8,30 @@ use crate::tcp::rtt::Rtt;
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Events, Tcb};
 use crate::tcp::{close, open, timers};
-use crate::wire::tcp::{Flags, Segment};
+use crate::wire::tcp::{Flags, Segment, Seq, Timestamps};
+
+/// What a SYN with all options offers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offer {
+    /// SEG.SEQ: the peer's initial sequence number.
+    pub irs: Seq,
+    /// As the peer wrote it.
+    pub mss: u16,
+    /// The peer's window scale, at most 14.
+    pub shift: u8,
+    /// TSval.
+    pub ts_value: u32,
+}
+
+/// What a SYN offers that has all options, as nearly every SYN has. `None` for any other segment.
+#[inline(always)]
+pub fn begins(seg: &Segment) -> Option<Offer> {
+    if seg.flags.only(DECIDING) != Flags::SYN || !seg.sack_permitted {
+        return None;
+    }
+    let Timestamps { value: ts_value, .. } = seg.timestamps?;
+    Some(Offer { irs: seg.seq, mss: seg.mss?, shift: seg.window_scale?, ts_value })
+}
 
 /// In SYN-SENT, takes the SYN-ACK of a peer that agrees to all that we offer, to a SYN that was sent once (RFC 9293 §3.10.7.3).
 /// `false`, and nothing done, for any other segment.
@@ -25,7 +48,7 @@ pub fn opens(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> bool {
         && seg.sack_permitted
         && env.fixed.all_options
         && tcb.rtt.backoff == 0
-        && !tcb.bits.has(Bits::FIN_QUEUED.and(Bits::WANTS_ROOM));
+        && !tcb.bits.has(Bits::FIN_QUEUED.and(Bits::WANTS_ROOM).and(Bits::TRACED));
     if !is_usual {
         return false;
     }
@@ -95,7 +118,7 @@ pub fn ends(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> bool {
         && seg.seq == tcb.rcv_nxt
         && seg.flags.only(Flags::SYN | Flags::RST | Flags::ACK) == Flags::ACK
         && timestamps.value.wrapping_sub(tcb.ts_recent) as i32 >= 0
-        && tcb.bits.only(Bits::TIMESTAMPS.and(Bits::WANTS_ROOM)) == Bits::TIMESTAMPS
+        && tcb.bits.only(Bits::TIMESTAMPS.and(Bits::WANTS_ROOM).and(Bits::TRACED)) == Bits::TIMESTAMPS
         && tcb.tx.is_empty()
         && tcb.cold.is_none()
         && tcb.rtt.backoff == 0;

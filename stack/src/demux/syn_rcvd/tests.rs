@@ -16,7 +16,7 @@ fn record(n: u16) -> SynRcvd {
         iss: Seq(1),
         irs: Seq(2),
         ts_recent: 3,
-        peer_mss: 1460,
+        mss: 1460,
         listener: 3,
         offered: Offered::new(Some(7), true, false),
         retries: 0,

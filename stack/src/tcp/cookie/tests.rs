@@ -10,9 +10,9 @@ fn secret() -> IsnSecret {
     IsnSecret::new(&[7; 16], [1, 2])
 }
 
-fn syn(offered: Offered, peer_mss: u16) -> SynRcvd {
+fn syn(offered: Offered, mss: u16) -> SynRcvd {
     let (iss, irs) = (Seq(0), Seq(u32::MAX));
-    SynRcvd { key: key(1000), iss, irs, ts_recent: 5, peer_mss, listener: 3, offered, retries: 0, due: 0 }
+    SynRcvd { key: key(1000), iss, irs, ts_recent: 5, mss, listener: 3, offered, retries: 0, due: 0 }
 }
 
 /// The third segment that answers what was baked.
@@ -33,7 +33,7 @@ fn what_was_baked_comes_back() {
                 let opened = open(&secret(), &key(1000), &third(&baked, 123_456), now).expect("it is ours");
                 assert_eq!((opened.iss, opened.irs, opened.offered), (baked.iss, baked.irs, baked.offered));
                 assert_eq!(opened.offered, Offered::new(scale, timestamps, sack));
-                assert!(opened.peer_mss <= mss && opened.peer_mss == baked.peer_mss);
+                assert!(opened.mss <= mss && opened.mss == baked.mss);
                 assert_eq!(opened.ts_recent, 9);
             }
         }
@@ -44,7 +44,7 @@ fn what_was_baked_comes_back() {
 fn without_timestamps_nothing_but_the_mss_comes_back() {
     let baked = bake(&secret(), &syn(Offered::new(Some(7), false, true), 1460), 1);
     let opened = open(&secret(), &key(1000), &third(&baked, 0), 1).expect("it is ours");
-    assert_eq!((opened.offered, opened.peer_mss), (NOTHING, 1460));
+    assert_eq!((opened.offered, opened.mss), (NOTHING, 1460));
 }
 
 #[test]

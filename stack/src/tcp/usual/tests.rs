@@ -199,7 +199,7 @@ fn the_third_segment_taken_in_one_go_leaves_what_all_the_steps_leave() {
             iss: ISS,
             irs: IRS,
             ts_recent: TS_RECENT,
-            peer_mss: if has(7) { 64 } else { 1_400 },
+            mss: if has(7) { 64 } else { 1_400 },
             listener: 0,
             offered: Offered::new((!has(0)).then_some(7), !has(1), true),
             retries: has(2).into(),
