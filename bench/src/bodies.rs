@@ -169,7 +169,7 @@ fn flows_churn(flows: u32) -> Work {
         }
         for &(going, coming) in &hashes[..burst] {
             assert!(index.remove(going, Owner::Conn(oldest)));
-            assert!(index.insert(coming, Owner::Conn(newest)));
+            assert!(index.insert(coming, Owner::Conn(newest)).is_some());
             (oldest, newest) = (turn_over(oldest), turn_over(newest));
         }
     })
@@ -179,7 +179,7 @@ fn full_table(flows: u32) -> (FlowHasher, Flows) {
     let hasher = FlowHasher::new([1, 2, 3, 4]);
     let mut index = Flows::with_capacity(flows);
     for flow in 0..flows {
-        assert!(index.insert(hasher.hash(&flow_key(flow)), Owner::Conn(flow)));
+        assert!(index.insert(hasher.hash(&flow_key(flow)), Owner::Conn(flow)).is_some());
     }
     (hasher, index)
 }

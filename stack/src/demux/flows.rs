@@ -36,11 +36,61 @@ impl Guess {
     }
 }
 
+/// Where a flow lies in the index, in 31 bits. It stays there for as long as it is known, whoever owns it: the record that owns it
+/// keeps its place, and need not look for it to hand it over or to forget it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place(u32);
+
+impl Place {
+    /// Not in the bucket of its hash, or not known: it is to be looked for.
+    pub const BEYOND: Place = Place(u32::MAX >> 1);
+
+    #[inline(always)]
+    const fn new(bucket: usize, slot: usize) -> Place {
+        Place((bucket << SLOT_BITS | slot) as u32)
+    }
+
+    #[inline(always)]
+    const fn bucket(self) -> usize {
+        (self.0 >> SLOT_BITS) as usize
+    }
+
+    #[inline(always)]
+    const fn slot(self) -> usize {
+        (self.0 & ((1 << SLOT_BITS) - 1)) as usize
+    }
+}
+
+/// A place with a mark, in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MarkedPlace(u32);
+
+impl MarkedPlace {
+    /// The place, with a mark or without.
+    #[inline(always)]
+    pub const fn new(place: Place, is_marked: bool) -> MarkedPlace {
+        MarkedPlace(place.0 | (is_marked as u32) << 31)
+    }
+
+    /// The place.
+    #[inline(always)]
+    pub const fn place(self) -> Place {
+        Place(self.0 & u32::MAX >> 1)
+    }
+
+    /// Whether it has the mark.
+    #[inline(always)]
+    pub const fn is_marked(self) -> bool {
+        self.0 >> 31 != 0
+    }
+}
+
 /// Hash of the flow key to owner. The keys are in the records.
 ///
 /// A bucket is one cache line: twelve owners, each with eight bits of its hash. What does not fit goes to the next bucket,
 /// and each bucket counts what went past it: a search ends where that count is zero, and a removal takes its own part
-/// back. So a removal leaves no trace, and the index, whose size is fixed from the start, never has to be hashed anew.
+/// back. So a removal leaves no trace, and the index, whose size is fixed from the start, never has to be hashed anew: no flow is ever
+/// moved.
 #[derive(Debug)]
 pub struct Flows {
     buckets: Vec<Bucket>,
@@ -51,6 +101,7 @@ pub struct Flows {
 impl Flows {
     /// An index for up to `limit` flows: 8 bytes a flow.
     pub fn with_capacity(limit: u32) -> Flows {
+        assert!(limit <= LIMIT_MAX, "the index is for at most {LIMIT_MAX} flows");
         let limit = limit as usize;
         Flows { buckets: vec![Bucket::EMPTY; limit.div_ceil(FLOWS_PER_BUCKET).max(1)], len: 0, limit }
     }
@@ -90,53 +141,61 @@ impl Flows {
         found.map(|(_, _, packed)| Owner::unpack(packed))
     }
 
-    /// Adds a flow that is not in the index. `false`, and nothing done, if the index is at its limit.
+    /// Adds a flow that is not in the index: its place. `None`, and nothing done, if the index has no room, as it has for as many
+    /// flows as it was made for.
     #[inline]
     #[must_use]
-    pub fn insert(&mut self, hash: u64, owner: Owner) -> bool {
-        if self.len >= self.limit {
-            return false;
-        }
-        self.len += 1;
+    pub fn insert(&mut self, hash: u64, owner: Owner) -> Option<Place> {
         let home = self.home(hash);
-        if !self.buckets[home].take(tag(hash), owner.pack()) {
-            self.insert_beyond(home, hash, owner.pack());
+        match self.buckets[home].take(tag(hash), owner.pack()) {
+            Some(slot) => {
+                self.len += 1;
+                Some(Place::new(home, slot))
+            }
+            None => self.insert_beyond(home, hash, owner.pack()),
         }
-        true
     }
 
-    /// Adds a flow of which nothing is here that looks like it; `owner` makes its record. `false`, and nothing done, if there is
-    /// something, if the flow's first bucket is full, if the index is at its limit, or if there is no owner.
+    /// Adds a flow of which nothing is here that looks like it; `owner` makes its record: its place. `None`, and nothing done, if there
+    /// is something, if the flow's first bucket is full, or if there is no owner.
     #[inline(always)]
     #[must_use]
-    pub fn insert_new(&mut self, hash: u64, owner: impl FnOnce() -> Option<Owner>) -> bool {
+    pub fn insert_new(&mut self, hash: u64, owner: impl FnOnce() -> Option<Owner>) -> Option<Place> {
         let home = self.home(hash);
         let bucket = &mut self.buckets[home];
-        if self.len >= self.limit || bucket.first(tag(hash)) < SLOTS || bucket.went_past() > 0 {
-            return false;
+        if bucket.first(tag(hash)) < SLOTS || bucket.went_past() > 0 {
+            return None;
         }
         let slot = bucket.first(VACANT);
-        let Some(place) = bucket.owners.get_mut(slot) else { return false };
-        let Some(owner) = owner() else { return false };
-        *place = owner.pack();
+        let packed = bucket.owners.get_mut(slot)?;
+        *packed = owner()?.pack();
         bucket.tags.0[slot] = tag(hash);
         self.len += 1;
-        true
+        Some(Place::new(home, slot))
     }
 
-    /// Hands a flow over to its record in another life stage, in place. Whether `from` was there.
+    /// Hands a flow over to its record in another life stage, in place. Where it is, if `from` was there.
     #[inline(always)]
-    pub fn replace(&mut self, hash: u64, from: Owner, to: Owner) -> bool {
+    pub fn replace(&mut self, hash: u64, from: Owner, to: Owner) -> Option<Place> {
         let home = self.home(hash);
         let bucket = &mut self.buckets[home];
         let slot = bucket.first(tag(hash));
         // Nearly always it is the first that looks like it.
         match bucket.owners.get_mut(slot) {
-            Some(packed) if *packed == from.pack() => *packed = to.pack(),
-            _ => match self.search(hash, |packed| packed == from.pack()) {
-                Some((at, slot, _)) => self.buckets[at].owners[slot] = to.pack(),
-                None => return false,
-            },
+            Some(packed) if *packed == from.pack() => {
+                *packed = to.pack();
+                Some(Place::new(home, slot))
+            }
+            _ => self.replace_searched(hash, from, to),
+        }
+    }
+
+    /// The same, for a flow whose place is known. `false`, and nothing done, if it is not there.
+    #[inline(always)]
+    pub fn replace_at(&mut self, place: Place, from: Owner, to: Owner) -> bool {
+        match self.entry_mut(place) {
+            Some((_, packed)) if *packed == from.pack() => *packed = to.pack(),
+            _ => return false,
         }
         true
     }
@@ -156,6 +215,40 @@ impl Flows {
         };
         self.len -= usize::from(is_removed);
         is_removed
+    }
+
+    /// Forgets a flow whose place is known. `false`, and nothing done, if it is not there.
+    #[inline(always)]
+    pub fn remove_at(&mut self, place: Place, owner: Owner) -> bool {
+        match self.entry_mut(place) {
+            Some((tag, packed)) if *packed == owner.pack() => *tag = VACANT,
+            _ => return false,
+        }
+        self.len -= 1;
+        true
+    }
+
+    /// Who owns the flow at this place, if one is there.
+    pub fn owner_at(&self, place: Place) -> Option<Owner> {
+        let Bucket { tags, owners } = self.buckets.get(place.bucket())?;
+        let packed = owners.get(place.slot())?;
+        (tags.0[place.slot()] != VACANT).then_some(Owner::unpack(*packed))
+    }
+
+    /// Asks the processor to fetch the bucket of this place.
+    #[inline]
+    pub fn prefetch_at(&self, place: Place) {
+        prefetch_nth(&self.buckets, place.bucket());
+    }
+
+    /// Tag and owner at this place.
+    #[inline(always)]
+    fn entry_mut(&mut self, place: Place) -> Option<(&mut u8, &mut u32)> {
+        let Bucket { tags, owners } = self.buckets.get_mut(place.bucket())?;
+        let owner = owners.get_mut(place.slot())?;
+        let tag = &mut tags.0[place.slot()];
+        debug_assert!(*tag != VACANT, "a flow keeps its place until it is forgotten");
+        Some((tag, owner))
     }
 
     /// How many flows there are.
@@ -194,17 +287,29 @@ impl Flows {
         None
     }
 
+    /// The bucket of its hash is full.
     #[cold]
-    fn insert_beyond(&mut self, home: usize, hash: u64, packed: u32) {
+    fn insert_beyond(&mut self, home: usize, hash: u64, packed: u32) -> Option<Place> {
+        if self.len >= self.limit {
+            return None;
+        }
+        self.len += 1;
         let mut at = home;
-        // There are more slots than the limit allows flows, so this ends.
+        // There are more slots than the limit, so this ends.
         loop {
             self.buckets[at].add_past(1);
             at = self.after(at);
-            if self.buckets[at].take(tag(hash), packed) {
-                return;
+            if self.buckets[at].take(tag(hash), packed).is_some() {
+                return Some(Place::BEYOND);
             }
         }
+    }
+
+    #[cold]
+    fn replace_searched(&mut self, hash: u64, from: Owner, to: Owner) -> Option<Place> {
+        let (at, slot, _) = self.search(hash, |packed| packed == from.pack())?;
+        self.buckets[at].owners[slot] = to.pack();
+        Some(if at == self.home(hash) { Place::new(at, slot) } else { Place::BEYOND })
     }
 
     #[cold]
@@ -286,14 +391,13 @@ impl Bucket {
         })
     }
 
-    /// Stores an entry in a vacant slot, if there is one.
+    /// Stores an entry in a vacant slot, if there is one: which.
     #[inline(always)]
-    fn take(&mut self, tag: u8, packed: u32) -> bool {
+    fn take(&mut self, tag: u8, packed: u32) -> Option<usize> {
         let slot = self.first(VACANT);
-        let Some(owner) = self.owners.get_mut(slot) else { return false };
-        *owner = packed;
+        *self.owners.get_mut(slot)? = packed;
         self.tags.0[slot] = tag;
-        true
+        Some(slot)
     }
 
     /// How many flows went past.
@@ -320,8 +424,12 @@ const INDEX_BITS: u32 = 30;
 /// Beyond the end of its table.
 const NOBODY: u32 = u32::MAX;
 const SLOTS: usize = 12;
+const SLOT_BITS: u32 = SLOTS.next_power_of_two().trailing_zeros();
 /// At the limit two thirds of the slots are used; after long churn one flow in ten is then not in its first bucket.
 const FLOWS_PER_BUCKET: usize = 8;
+/// So a place, whose bucket takes four bits less than there are flows, and the slot four, fits in 31 bits, and
+/// [`Place::BEYOND`] is in no bucket.
+const LIMIT_MAX: u32 = 1 << 29;
 const VACANT: u8 = 0;
 
 const _: () = assert!(size_of::<Bucket>() == 64);

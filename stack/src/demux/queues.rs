@@ -25,21 +25,21 @@ impl<R: Copy, const N: usize> Queues<R, N> {
         Queues { nodes, ends: [Ends { first: END, last: END }; N], free: END, len: 0, capacity }
     }
 
-    /// Stores a record at the end of a queue; `None` if all records are in use.
-    #[inline]
-    pub(super) fn insert(&mut self, queue: usize, record: R) -> Option<u32> {
+    /// Stores a record, made once there is a place for it, at the end of a queue; `None` if all records are in use.
+    #[inline(always)]
+    pub(super) fn insert(&mut self, queue: usize, record: impl FnOnce() -> R) -> Option<u32> {
         let mut index = self.free;
         let prev = self.ends[queue].last;
         if let Some(node) = self.nodes.get_mut(index as usize) {
             self.free = node.next;
-            *node = Node { record, next: END, prev };
+            *node = Node { record: record(), next: END, prev };
         } else {
             // There is none that was used before.
             index = self.nodes.len() as u32;
-            if index == self.capacity {
+            if index == self.capacity || self.nodes.len() == self.nodes.capacity() {
                 return None;
             }
-            self.nodes.push(Node { record, next: END, prev });
+            self.nodes.push(Node { record: record(), next: END, prev });
         }
         self.len += 1;
         self.appended(queue, prev, index);
@@ -81,15 +81,22 @@ impl<R: Copy, const N: usize> Queues<R, N> {
         self.len -= 1;
     }
 
-    /// Takes the record out that has waited longest in a queue, if there is one.
+    /// Takes the records out that have waited longest in a queue, as long as `goes` says so of each.
     #[inline(always)]
-    pub(super) fn discard_first(&mut self, queue: usize) {
-        let index = self.ends[queue].first;
-        let Some(node) = self.nodes.get_mut(index as usize) else { return };
-        let next = node.next;
-        (node.prev, node.next) = (FREE, self.free);
-        self.free = index;
-        self.len -= 1;
+    pub(super) fn discard_while(&mut self, queue: usize, mut goes: impl FnMut(u32, &R) -> bool) {
+        let first = self.ends[queue].first;
+        let (mut next, mut last, mut count) = (first, END, 0);
+        while let Some(node) = self.nodes.get_mut(next as usize)
+            && goes(next, &node.record)
+        {
+            node.prev = FREE;
+            (last, next, count) = (next, node.next, count + 1);
+        }
+        // They are chained already.
+        let Some(node) = self.nodes.get_mut(last as usize) else { return };
+        node.next = self.free;
+        self.free = first;
+        self.len -= count;
         self.ends[queue].first = next;
         match self.nodes.get_mut(next as usize) {
             Some(node) => node.prev = END,
@@ -115,18 +122,20 @@ impl<R: Copy, const N: usize> Queues<R, N> {
         self.nodes.get(first as usize).map(|node| (first, &node.record))
     }
 
+    /// The records of a queue, in order.
+    pub(super) fn iter(&self, queue: usize) -> impl Iterator<Item = (u32, &R)> {
+        let mut next = self.ends[queue].first;
+        core::iter::from_fn(move || {
+            let (at, node) = (next, self.nodes.get(next as usize)?);
+            next = node.next;
+            Some((at, &node.record))
+        })
+    }
+
     #[inline]
     pub(super) fn prefetch(&self, index: u32) {
         if let Some(node) = self.nodes.get(index as usize) {
             prefetch(node);
-        }
-    }
-
-    /// Fetches the record that comes after this one in its queue.
-    #[inline]
-    pub(super) fn prefetch_next(&self, index: u32) {
-        if let Some(node) = self.nodes.get(index as usize) {
-            self.prefetch(node.next);
         }
     }
 

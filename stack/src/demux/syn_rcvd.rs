@@ -115,7 +115,7 @@ impl SynRcvds {
     #[inline]
     pub fn insert(&mut self, now: u32, record: SynRcvd) -> Option<u32> {
         let record = SynRcvd { retries: 0, due: due_after(now, 0), ..record };
-        let index = self.queues.insert(0, record)?;
+        let index = self.queues.insert(0, || record)?;
         self.quiet_at_most_until(now.wrapping_add(RETRY_MS_MIN));
         Some(index)
     }

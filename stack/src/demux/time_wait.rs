@@ -1,6 +1,7 @@
 //! Connections in TIME-WAIT: closed, remembered for 2·MSL (RFC 9293 §3.6.1).
 
 use super::flow::FlowKey;
+use super::flows::MarkedPlace;
 use super::queues::Queues;
 use crate::wire::tcp::Seq;
 
@@ -17,8 +18,16 @@ pub struct TimeWait {
     pub ts_recent: u32,
     /// When it is forgotten, in milliseconds. Kept by the table; start with 0.
     pub expiry: u32,
+    /// Where its flow lies in the index; with a mark if the connection used timestamps.
+    pub place: MarkedPlace,
+}
+
+impl TimeWait {
     /// The connection used timestamps.
-    pub timestamps: bool,
+    #[inline]
+    pub const fn timestamps(&self) -> bool {
+        self.place.is_marked()
+    }
 }
 
 /// All connections in TIME-WAIT of a worker, the next to expire first: all wait equally long.
@@ -34,10 +43,11 @@ impl TimeWaits {
         TimeWaits { queue: Queues::with_capacity(capacity), wait_ms }
     }
 
-    /// Stores a record that expires 2·MSL after `now`; its index, or `None` if the table is full.
-    #[inline]
-    pub fn insert(&mut self, now: u32, record: TimeWait) -> Option<u32> {
-        self.queue.insert(0, TimeWait { expiry: now.wrapping_add(self.wait_ms), ..record })
+    /// Stores a record, made once there is a place for it, that expires 2·MSL after `now`; its index, or `None` if the table is full.
+    #[inline(always)]
+    pub fn insert(&mut self, now: u32, record: impl FnOnce() -> TimeWait) -> Option<u32> {
+        let expiry = now.wrapping_add(self.wait_ms);
+        self.queue.insert(0, || TimeWait { expiry, ..record() })
     }
 
     /// The record at `index`.
@@ -66,25 +76,21 @@ impl TimeWaits {
         self.queue.remove(0, index)
     }
 
-    /// A record whose time is over at `now`; `None` when there are no more.
-    #[inline]
-    pub fn over(&self, now: u32) -> Option<(u32, &TimeWait)> {
-        self.oldest().filter(|(_, record)| now.wrapping_sub(record.expiry) as i32 >= 0)
-    }
-
-    /// Takes out the record that expires next, if there is one.
-    #[inline]
-    pub fn discard_oldest(&mut self) {
-        self.queue.discard_first(0);
-        if let Some((next, _)) = self.oldest() {
-            self.queue.prefetch_next(next);
-        }
+    /// Takes out the records whose time is over at `now`, the oldest first, as long as `goes` says so of each.
+    #[inline(always)]
+    pub fn discard_over(&mut self, now: u32, mut goes: impl FnMut(u32, &TimeWait) -> bool) {
+        self.queue.discard_while(0, |index, record| now.wrapping_sub(record.expiry) as i32 >= 0 && goes(index, record));
     }
 
     /// The record that expires next: the one to give up when a new one needs its place.
     #[inline]
     pub fn oldest(&self) -> Option<(u32, &TimeWait)> {
         self.queue.first(0)
+    }
+
+    /// All records, the next to expire first.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &TimeWait)> {
+        self.queue.iter(0)
     }
 
     /// When the next record expires, in milliseconds.

@@ -6,7 +6,7 @@ use handfast_drivers::frame::Frame;
 use super::{Arrived, Stack, enqueue};
 use crate::app::Closed;
 use crate::demux::flow::FlowKey;
-use crate::demux::flows::Owner;
+use crate::demux::flows::{Owner, Place};
 use crate::demux::listeners::Listener;
 use crate::demux::syn_rcvd::{Offered, SynRcvd, SynRcvds};
 use crate::demux::time_wait::TimeWait;
@@ -182,8 +182,9 @@ impl Stack {
         }
         let Some(listener) = listeners.at_mut(record.listener, key) else { return false };
         let Some((conn, place)) = conns.take_place() else { return false };
-        let mut tcb = open::passive(record, seg, record.mss, (*hash, isn.timestamp_offset(*hash)), env);
+        let mut tcb = open::passive(record, seg, record.mss, isn.timestamp_offset(*hash), env);
         usual::third_segment(&mut tcb, seg);
+        tcb.place = flows.replace(*hash, Owner::SynRcvd(at), Owner::Conn(conn)).unwrap_or(Place::BEYOND);
         // It is new, so it is in no queue yet.
         tcb.bits.set(Bits::MARKED);
         place.fill(tcb);
@@ -192,7 +193,6 @@ impl Stack {
         // A listener that was closed and opened again does not know those before it.
         listener.half_open = listener.half_open.saturating_sub(1);
         half_open.discard(at, 0);
-        flows.replace(*hash, Owner::SynRcvd(at), Owner::Conn(conn));
         true
     }
 
@@ -245,13 +245,13 @@ impl Stack {
         let record = half_open.get(at)?;
         let listener = listeners.at_mut(record.listener, &record.key)?;
         let (conn, place) = conns.take_place()?;
-        let tcb = place.fill(open::passive(record, seg, mss, (hash, isn.timestamp_offset(hash)), env));
+        let tcb = place.fill(open::passive(record, seg, mss, isn.timestamp_offset(hash), env));
         open::agree_to_less(tcb, record);
         env.metrics.count(Counter::Established);
         // A listener that was closed and opened again does not know those before it.
         listener.half_open = listener.half_open.saturating_sub(1);
         half_open.discard(at, record.retries);
-        flows.replace(hash, Owner::SynRcvd(at), Owner::Conn(conn));
+        tcb.place = flows.replace(hash, Owner::SynRcvd(at), Owner::Conn(conn)).unwrap_or(Place::BEYOND);
         Some(conn)
     }
 
@@ -354,7 +354,7 @@ impl Stack {
             let record = SynRcvd { key: *key, iss, irs, ts_recent, mss, listener: place, offered, retries: 0, due: 0 };
             half_open.insert(env.now_ms, record).map(Owner::SynRcvd)
         });
-        if !is_new {
+        if is_new.is_none() {
             return false;
         }
         listener.half_open += 1;
@@ -393,7 +393,7 @@ impl Stack {
         let Some(at) = self.half_open.insert(self.env.now_ms, record) else {
             return self.env.metrics.dropped(DropReason::BacklogFull);
         };
-        if !self.flows.insert(arrived.hash, Owner::SynRcvd(at)) {
+        if self.flows.insert(arrived.hash, Owner::SynRcvd(at)).is_none() {
             self.half_open.remove(at);
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         }
@@ -447,16 +447,17 @@ impl Stack {
             return self.env.metrics.dropped(DropReason::ListenRefused);
         }
         let (mss, ts_offset) = (self.local_mss(&record.key), self.isn.timestamp_offset(arrived.hash));
-        let mut tcb = open::passive(record, &arrived.seg, mss, (arrived.hash, ts_offset), &self.env);
+        let mut tcb = open::passive(record, &arrived.seg, mss, ts_offset, &self.env);
         open::agree_to_less(&mut tcb, record);
-        let Some((conn, _)) = self.conns.insert(tcb) else {
+        let Some((conn, tcb)) = self.conns.insert(tcb) else {
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         };
         let conn = conn.index();
-        if !self.flows.insert(arrived.hash, Owner::Conn(conn)) {
+        let Some(place) = self.flows.insert(arrived.hash, Owner::Conn(conn)) else {
             self.conns.discard(conn);
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
-        }
+        };
+        tcb.place = place;
         for counter in [Counter::PassiveOpens, Counter::Established, Counter::SynCookiesOpened] {
             self.env.metrics.count(counter);
         }

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 
 use super::Stack;
-use crate::demux::flows::Owner;
+use crate::demux::flows::{Owner, Place};
 use crate::tcp::tcb::Bits;
 use crate::tcp::timers;
 
@@ -64,6 +64,9 @@ impl Stack {
             if self.owner(&tcb.key, self.hasher.hash(&tcb.key)) != Some(Owner::Conn(at)) {
                 return Err(format!("the index does not lead to this connection: {tcb:?}"));
             }
+            if tcb.place != Place::BEYOND && self.flows.owner_at(tcb.place) != Some(Owner::Conn(at)) {
+                return Err(format!("its flow is not in its place: {tcb:?}"));
+            }
             // What is owed is settled by output, which arms the wheel.
             let settled = !tcb.bits.has(Bits::OWING.and(Bits::MARKED));
             if let Some(deadline) = timers::next_deadline(tcb).filter(|_| settled) {
@@ -71,6 +74,12 @@ impl Stack {
                 if !(tcb.bits.has(Bits::WHEEL_ARMED) && self.wheel.deadline(at).is_some_and(sooner)) {
                     return Err(format!("a deadline that the wheel does not know: {tcb:?}"));
                 }
+            }
+        }
+        for (at, record) in self.waiting.iter() {
+            let place = record.place.place();
+            if place != Place::BEYOND && self.flows.owner_at(place) != Some(Owner::TimeWait(at)) {
+                return Err(format!("its flow is not in its place: {record:?}"));
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use handfast_drivers::burst::TxBurst;
 use super::{Stack, enqueue};
 use crate::app::{App, Closed, ConnId, ConnectError, Cx, ListenError};
 use crate::demux::flow::FlowKey;
-use crate::demux::flows::Owner;
+use crate::demux::flows::{Owner, Place};
 use crate::demux::listeners::{self, Listener};
 use crate::demux::ports::Walk;
 use crate::ip::{NeighbourId, NextHop};
@@ -65,12 +65,13 @@ impl Stack {
         let hash = self.take_port(&mut key).ok_or(ConnectError::NoPort)?;
         let (iss, mss) = (self.isn.generate(&key, self.env.now), self.local_mss(&key));
         let ts_offset = self.isn.timestamp_offset(hash);
-        let tcb = open::active(key, iss, mss, (hash, ts_offset), &self.env);
+        let tcb = open::active(key, iss, mss, ts_offset, &self.env);
         let (conn, tcb) = self.conns.insert(tcb).ok_or(ConnectError::TooManyConnections)?;
-        if !self.flows.insert(hash, Owner::Conn(conn.index())) {
+        let Some(place) = self.flows.insert(hash, Owner::Conn(conn.index())) else {
             self.conns.discard(conn.index());
             return Err(ConnectError::TooManyConnections);
-        }
+        };
+        tcb.place = place;
         self.env.metrics.count(Counter::ActiveOpens);
         // It owes its SYN, and is in no queue yet.
         tcb.bits.set(Bits::OWING);
@@ -232,18 +233,19 @@ impl Stack {
 
     /// Ends TIME-WAITs. Their flows were last looked up long ago, so a few are fetched together.
     fn expire_time_waits(&mut self) {
+        let Stack { waiting, flows, hasher, env, .. } = self;
         for _ in 0..TIME_WAITS_PER_TURN / TIME_WAITS_AT_ONCE {
-            let mut over = ArrayVec::<(u64, u32), TIME_WAITS_AT_ONCE>::new();
-            while !over.is_full()
-                && let Some((at, record)) = self.waiting.over(self.env.now_ms)
-            {
-                let hash = self.hasher.hash(&record.key);
-                self.flows.prefetch(hash);
-                over.push((hash, at));
-                self.waiting.discard_oldest();
-            }
-            for (hash, at) in &over {
-                self.flows.remove(*hash, Owner::TimeWait(*at));
+            let mut over = ArrayVec::<(Place, u32), TIME_WAITS_AT_ONCE>::new();
+            waiting.discard_over(env.now_ms, |at, record| {
+                let place = record.place.place();
+                if place == Place::BEYOND {
+                    return flows.remove(hasher.hash(&record.key), Owner::TimeWait(at));
+                }
+                flows.prefetch_at(place);
+                over.try_push((place, at)).is_ok()
+            });
+            for (place, at) in &over {
+                flows.remove_at(*place, Owner::TimeWait(*at));
             }
             if !over.is_full() {
                 break;
@@ -418,56 +420,81 @@ impl Stack {
     #[inline(always)]
     pub(super) fn release(&mut self, at: u32) -> Progress {
         let Some(tcb) = self.conns.at(at) else { return Progress::Done };
-        match tcb.state() == State::TimeWait || tcb.has_frames() {
+        if tcb.has_frames() {
+            return self.release_with_frames(at);
+        }
+        match tcb.state() == State::TimeWait {
             true => self.release_and_wait(at),
-            false => self.release_at_once(at, tcb.hash),
+            false => self.release_at_once(at, tcb.place),
+        }
+    }
+
+    /// The end of a record that frames are queued on.
+    #[cold]
+    fn release_with_frames(&mut self, at: u32) -> Progress {
+        let Stack { conns, env, .. } = self;
+        let Some(tcb) = conns.at_mut(at) else { return Progress::Done };
+        recv::discard(tcb, env);
+        env.tx.clear(&mut tcb.tx);
+        let place = tcb.place;
+        match tcb.state() == State::TimeWait {
+            true => self.release_and_wait(at),
+            false => self.release_at_once(at, place),
         }
     }
 
     /// The end of a record that leaves nothing behind.
     #[inline(never)]
-    fn release_at_once(&mut self, at: u32, hash: u64) -> Progress {
-        self.flows.remove(hash, Owner::Conn(at));
+    fn release_at_once(&mut self, at: u32, place: Place) -> Progress {
+        if !self.flows.remove_at(place, Owner::Conn(at)) {
+            self.forget_beyond(at);
+        }
         // The wheel keeps its entry, for the next connection in this place, or finds nobody there.
         self.conns.discard(at);
         Progress::Done
     }
 
-    /// The end of a record that leaves something behind.
+    /// The end of a record that goes on in TIME-WAIT.
     #[inline(never)]
     fn release_and_wait(&mut self, at: u32) -> Progress {
-        if self.waiting.len() == self.waiting.capacity() {
-            self.make_room_to_wait(at);
-        }
         let Stack { conns, env, waiting, flows, .. } = self;
-        let Some(tcb) = conns.at_mut(at) else { return Progress::Done };
-        if tcb.has_frames() {
-            recv::discard(tcb, env);
-            env.tx.clear(&mut tcb.tx);
+        let Some(tcb) = conns.at(at) else { return Progress::Done };
+        let Some(waits) = waiting.insert(env.now_ms, || close::time_wait(tcb)) else {
+            return self.make_room_to_wait(at);
+        };
+        env.metrics.count(Counter::TimeWaits);
+        if !flows.replace_at(tcb.place, Owner::Conn(at), Owner::TimeWait(waits)) {
+            self.wait_beyond(at, waits);
         }
-        let hash = tcb.hash;
-        if let Some(record) = close::time_wait(tcb)
-            && let Some(waits) = waiting.insert(env.now_ms, record)
-        {
-            env.metrics.count(Counter::TimeWaits);
-            flows.replace(hash, Owner::Conn(at), Owner::TimeWait(waits));
-        } else {
-            flows.remove(hash, Owner::Conn(at));
-        }
-        conns.discard(at);
+        self.conns.discard(at);
         Progress::Done
     }
 
-    /// The connection in TIME-WAIT that has waited longest makes room, if this one is to wait.
+    /// The flow of this connection is not in the first bucket: it is looked for.
     #[cold]
-    fn make_room_to_wait(&mut self, at: u32) {
-        if self.conns.at(at).and_then(close::time_wait).is_some()
-            && let Some((oldest, key)) = self.waiting.oldest().map(|(oldest, record)| (oldest, record.key))
-        {
-            self.waiting.remove(oldest);
-            self.flows.remove(self.hasher.hash(&key), Owner::TimeWait(oldest));
-            self.env.metrics.dropped(DropReason::TimeWaitFull);
+    fn forget_beyond(&mut self, at: u32) {
+        if let Some(tcb) = self.conns.at(at) {
+            self.flows.remove(self.hasher.hash(&tcb.key), Owner::Conn(at));
         }
+    }
+
+    #[cold]
+    fn wait_beyond(&mut self, at: u32, waits: u32) {
+        if let Some(tcb) = self.conns.at(at) {
+            self.flows.replace(self.hasher.hash(&tcb.key), Owner::Conn(at), Owner::TimeWait(waits));
+        }
+    }
+
+    /// The connection in TIME-WAIT that has waited longest makes room for this one.
+    #[cold]
+    fn make_room_to_wait(&mut self, at: u32) -> Progress {
+        let Some((oldest, key)) = self.waiting.oldest().map(|(oldest, record)| (oldest, record.key)) else {
+            return self.release_at_once(at, Place::BEYOND);
+        };
+        self.waiting.remove(oldest);
+        self.flows.remove(self.hasher.hash(&key), Owner::TimeWait(oldest));
+        self.env.metrics.dropped(DropReason::TimeWaitFull);
+        self.release_and_wait(at)
     }
 
     /// Resets every connection that is left.

@@ -1,5 +1,6 @@
 //! Closing (RFC 9293 §3.6): each half by its FIN, and TIME-WAIT after both.
 
+use crate::demux::flows::MarkedPlace;
 use crate::demux::time_wait::TimeWait;
 use crate::metrics::DropReason;
 use crate::tcp::env::Env;
@@ -147,16 +148,16 @@ fn counts_yet(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> bool {
 }
 
 /// What TIME-WAIT keeps of a connection that is in it.
-#[inline]
-pub fn time_wait(tcb: &Tcb) -> Option<TimeWait> {
-    (tcb.state() == State::TimeWait).then(|| TimeWait {
+#[inline(always)]
+pub fn time_wait(tcb: &Tcb) -> TimeWait {
+    TimeWait {
         key: tcb.key,
         snd_nxt: tcb.snd_nxt,
         rcv_nxt: tcb.rcv_nxt,
         ts_recent: tcb.ts_recent,
         expiry: 0,
-        timestamps: tcb.bits.has(Bits::TIMESTAMPS),
-    })
+        place: MarkedPlace::new(tcb.place, tcb.bits.has(Bits::TIMESTAMPS)),
+    }
 }
 
 /// What becomes of a segment in TIME-WAIT.
@@ -178,7 +179,7 @@ pub fn time_wait_arrives(record: &TimeWait, seg: &Segment) -> Waiting {
         // RFC 1337 §4: a reset does not end TIME-WAIT.
         return Waiting::Drop(DropReason::ResetIgnored);
     }
-    let newer_timestamp = match (record.timestamps, seg.timestamps) {
+    let newer_timestamp = match (record.timestamps(), seg.timestamps) {
         (true, Some(theirs)) => Some((theirs.value.wrapping_sub(record.ts_recent) as i32).signum()),
         _ => None,
     };
@@ -214,7 +215,7 @@ pub fn time_wait_ack(record: &TimeWait, ts_value: u32) -> Header {
         flags: Flags::ACK,
         window: 0,
         options: Options {
-            timestamps: record.timestamps.then_some(Timestamps { value: ts_value, echo: record.ts_recent }),
+            timestamps: record.timestamps().then_some(Timestamps { value: ts_value, echo: record.ts_recent }),
             ..Options::default()
         },
     }

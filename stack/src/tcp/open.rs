@@ -17,12 +17,11 @@ use crate::tcp::tcb::{Bits, Events, Tcb};
 use crate::tcp::{ack, timers};
 use crate::wire::tcp::{Flags, Header, Options, Segment, Seq, Timestamps};
 
-/// The connection that an active open begins, which owes its SYN. `mss` is what our path carries, `hash` the flow's, beside the
-/// offset of its timestamps.
+/// The connection that an active open begins, which owes its SYN. `mss` is what our path carries.
 #[inline(always)]
-pub fn active(key: FlowKey, iss: Seq, mss: u16, (hash, ts_offset): (u64, u32), env: &Env) -> Tcb {
+pub fn active(key: FlowKey, iss: Seq, mss: u16, ts_offset: u32, env: &Env) -> Tcb {
     let mut tcb = Tcb::new(key, iss, mss);
-    (tcb.hash, tcb.ts_offset) = (hash, ts_offset);
+    tcb.ts_offset = ts_offset;
     tcb.begin(State::SynSent);
     let owed = Bits::ACTIVE.and(Bits::SYN_OWED).and(Bits::IDLE_ARMED);
     tcb.bits = env.fixed.own_bits.and(owed).and(Bits::APP_KNOWS);
@@ -164,11 +163,11 @@ fn open_congestion(tcb: &mut Tcb) {
 
 /// The connection that a half-open record becomes, as if all were agreed and the SYN-ACK was sent once: if not,
 /// [`agree_to_less`]. `seg` is the ACK that completed it, whose text, FIN and timestamp are still to be taken. `mss` is what our path
-/// carries, `hash` the flow's, beside the offset of its timestamps.
+/// carries.
 #[inline(always)]
-pub fn passive(record: &SynRcvd, seg: &Segment, mss: u16, (hash, ts_offset): (u64, u32), env: &Env) -> Tcb {
+pub fn passive(record: &SynRcvd, seg: &Segment, mss: u16, ts_offset: u32, env: &Env) -> Tcb {
     let mut tcb = Tcb::new(record.key, record.iss, record.mss.min(mss));
-    (tcb.hash, tcb.ts_offset) = (hash, ts_offset);
+    tcb.ts_offset = ts_offset;
     tcb.begin(State::Established);
     tcb.events = Events::ACCEPTED;
     tcb.bits = env.fixed.own_bits.and(ALL_AGREED);

@@ -13,6 +13,7 @@
 use alloc::boxed::Box;
 
 use crate::demux::flow::FlowKey;
+use crate::demux::flows::Place;
 use crate::ip::NeighbourId;
 use crate::tcp::chain::Chain;
 use crate::tcp::close::Closed;
@@ -108,8 +109,8 @@ pub struct Tcb {
     pub cold: Option<Box<Cold>>,
     /// The application's word.
     pub user: u64,
-    /// The hash of the key, as the index of flows has it.
-    pub hash: u64,
+    /// Where its flow lies in the index.
+    pub place: Place,
     /// Where frames for this peer go next.
     pub neighbour: NeighbourId,
     /// Added to our millisecond clock in TSval (RFC 7323 §5.4).
@@ -179,7 +180,7 @@ impl Tcb {
             rtx_for: RtxTimer::Timeout,
             cold: None,
             user: 0,
-            hash: 0,
+            place: Place::BEYOND,
             neighbour: NeighbourId::default(),
             ts_offset: 0,
             snd_wnd_max: 0,

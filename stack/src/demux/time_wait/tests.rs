@@ -1,4 +1,5 @@
 use super::*;
+use crate::demux::flows::Place;
 use crate::wire::address::Address;
 use alloc::collections::BTreeMap;
 use proptest::prelude::*;
@@ -10,23 +11,28 @@ fn record(n: u16) -> TimeWait {
         local_port: 80,
         remote_port: n,
     };
-    TimeWait { key, snd_nxt: Seq(1), rcv_nxt: Seq(2), ts_recent: 3, expiry: 0, timestamps: true }
+    TimeWait {
+        key,
+        snd_nxt: Seq(1),
+        rcv_nxt: Seq(2),
+        ts_recent: 3,
+        expiry: 0,
+        place: MarkedPlace::new(Place::BEYOND, true),
+    }
 }
 
 fn expire(table: &mut TimeWaits, now: u32) -> Option<(u32, TimeWait)> {
-    let over = table.over(now).map(|(index, record)| (index, *record));
-    if over.is_some() {
-        table.discard_oldest();
-    }
+    let mut over = None;
+    table.discard_over(now, |index, record| over.is_none() && over.replace((index, *record)).is_none());
     over
 }
 
 #[test]
 fn a_fin_that_comes_again_starts_the_wait_anew() {
     let mut table = TimeWaits::with_capacity(2, 60_000);
-    let first = table.insert(0, record(1)).expect("room");
-    let second = table.insert(10, record(2)).expect("room");
-    assert_eq!(table.insert(20, record(3)), None);
+    let first = table.insert(0, || record(1)).expect("room");
+    let second = table.insert(10, || record(2)).expect("room");
+    assert_eq!(table.insert(20, || record(3)), None);
     assert_eq!(table.oldest().map(|(i, _)| i), Some(first));
     table.restart(first, 30_000);
     assert_eq!(table.oldest().map(|(i, _)| i), Some(second));
@@ -50,7 +56,7 @@ proptest! {
         for (op, index, span) in ops {
             match op {
                 0 | 1 => {
-                    let stored = table.insert(now as u32, record(index as u16));
+                    let stored = table.insert(now as u32, || record(index as u16));
                     prop_assert_eq!(stored.is_some(), oracle.len() < 16);
                     oracle.extend(stored.map(|i| (i, now + 60_000)));
                 }

@@ -28,7 +28,7 @@ fn env() -> Env {
 
 fn opening(env: &Env) -> Tcb {
     let (local, remote) = (Address::v4([10, 0, 0, 1]), Address::v4([10, 0, 0, 2]));
-    let mut tcb = open::active(FlowKey { local, remote, local_port: 1, remote_port: 2 }, ISS, 1_460, (7, 1_000), env);
+    let mut tcb = open::active(FlowKey { local, remote, local_port: 1, remote_port: 2 }, ISS, 1_460, 1_000, env);
     tcb.snd_nxt = ISS.add(1);
     tcb.bits.clear(Bits::SYN_OWED);
     timers::arm_rtx(&mut tcb, env);
@@ -220,7 +220,7 @@ fn the_third_segment_taken_in_one_go_leaves_what_all_the_steps_leave() {
             continue;
         }
         taken += 1;
-        let [mut at_once, mut by_steps] = [(); 2].map(|()| open::passive(&record, &seg, 1_460, (7, 1_000), &env));
+        let [mut at_once, mut by_steps] = [(); 2].map(|()| open::passive(&record, &seg, 1_460, 1_000, &env));
         third_segment(&mut at_once, &seg);
         open::agree_to_less(&mut by_steps, &record);
         assert_eq!(open::syn_rcvd_arrives(&record, &seg, &env.config), open::HalfOpen::Complete);
