@@ -56,7 +56,7 @@ impl TimerWheel {
     #[inline(always)]
     pub fn arm_by(&mut self, id: u32, deadline: u32) -> u32 {
         match self.deadline(id) {
-            Some(earlier) if !is_after(earlier, deadline) => earlier,
+            Some(earlier) if deadline.wrapping_sub(earlier) as i32 >= 0 => earlier,
             _ => self.arm_anew(id, deadline),
         }
     }

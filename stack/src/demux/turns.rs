@@ -7,95 +7,89 @@ use alloc::vec;
 ///
 /// Whoever fills it sees to it that no index is in it twice, so that it never overflows: a bit in the record tells.
 ///
-/// It lies in one piece: a stage takes all out as a rule, and then the next burst begins at the front again.
+/// A stage [walks](Turns::walk) over what waits, and what comes meanwhile waits behind: so each of its two parts is filled from the
+/// front, and emptied without being written.
 #[derive(Debug)]
 pub struct Turns {
-    /// Twice the capacity, so that what waits is rarely moved to the front.
+    /// Those whose turn comes first: what a walk has left.
+    before: Walk,
+    /// All that came since.
+    behind: Box<[u32]>,
+    behind_len: usize,
+}
+
+/// Those whose turn it is.
+#[derive(Default, Debug)]
+#[must_use = "the others wait for its end"]
+pub struct Walk {
     slots: Box<[u32]>,
     first: usize,
     end: usize,
 }
 
+impl Walk {
+    /// In the order of their turns.
+    #[inline]
+    pub fn indices(&self) -> &[u32] {
+        &self.slots[self.first..self.end]
+    }
+}
+
 impl Turns {
     /// Room for `capacity` indices.
     pub fn with_capacity(capacity: u32) -> Turns {
-        Turns { slots: vec![0; 2 * capacity.max(1) as usize].into(), first: 0, end: 0 }
+        let room = || vec![0; capacity.max(1) as usize].into();
+        Turns { before: Walk { slots: room(), first: 0, end: 0 }, behind: room(), behind_len: 0 }
     }
 
     /// Puts an index behind all others.
     #[inline]
     pub fn push_back(&mut self, index: u32) {
-        match self.slots.get_mut(self.end) {
-            Some(slot) => {
-                *slot = index;
-                self.end += 1;
-            }
-            None => self.push_after_moving(index),
-        }
+        self.behind[self.behind_len] = index;
+        self.behind_len += 1;
     }
 
-    /// What waits is at most half of all: so many can be pushed before this comes again.
-    #[cold]
-    fn push_after_moving(&mut self, index: u32) {
-        self.slots.copy_within(self.first..self.end, 0);
-        (self.first, self.end) = (0, self.end - self.first);
-        self.slots[self.end] = index;
-        self.end += 1;
-    }
-
-    /// Takes the index that has waited longest.
+    /// How many walks go over all that wait.
     #[inline]
-    pub fn pop_front(&mut self) -> Option<u32> {
-        if self.is_empty() {
-            self.begin_anew();
-            return None;
-        }
-        let index = *self.slots.get(self.first)?;
-        self.first += 1;
-        Some(index)
+    pub fn walks(&self) -> usize {
+        usize::from(self.before.first != self.before.end) + usize::from(self.behind_len > 0)
     }
 
-    /// Whoever takes out a number of them, and so does not see that none is left, says so after it.
+    /// Takes out those that wait, if none of them was left by the walk before; else takes out those first. Until its
+    /// [end](Self::ended) there is no other walk.
     #[inline]
-    pub fn drained(&mut self) {
-        if self.is_empty() {
-            self.begin_anew();
+    pub fn walk(&mut self) -> Walk {
+        if self.before.first == self.before.end {
+            core::mem::swap(&mut self.before.slots, &mut self.behind);
+            (self.before.first, self.before.end) = (0, core::mem::take(&mut self.behind_len));
         }
+        core::mem::take(&mut self.before)
     }
 
-    /// The memory that was used last is used next.
+    /// A walk has ended. The last `left` have not had their turn: they are the first in the next.
     #[inline]
-    fn begin_anew(&mut self) {
-        (self.first, self.end) = (0, 0);
-    }
-
-    /// Puts an index before all others: the one that was taken last, as a rule, whose place is still free.
-    #[cold]
-    pub fn put_back(&mut self, index: u32) {
-        if self.first == 0 {
-            self.slots.copy_within(..self.end, 1);
-            (self.first, self.end) = (1, self.end + 1);
-        }
-        self.first -= 1;
-        self.slots[self.first] = index;
+    pub fn ended(&mut self, walk: Walk, left: usize) {
+        self.before = Walk { first: walk.end - left, ..walk };
     }
 
     /// The index at place `at`, counted from the front.
     #[inline]
     pub fn get(&self, at: usize) -> Option<u32> {
-        self.slots[self.first..self.end].get(at).copied()
+        let before = self.before.indices();
+        let found = before.get(at).or_else(|| self.behind[..self.behind_len].get(at - before.len()));
+        found.copied()
     }
 
     /// How many wait.
     #[inline]
     pub fn len(&self) -> usize {
-        self.end - self.first
+        self.before.indices().len() + self.behind_len
     }
 
     /// Whether none waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.first == self.end
+        self.len() == 0
     }
 }
 

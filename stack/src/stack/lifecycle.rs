@@ -292,9 +292,13 @@ impl Stack {
 
     /// Stage 4: each marked connection once, its events in the order in which they come about.
     pub(super) fn call<A: App>(&mut self, app: &mut A) {
-        // Callbacks mark more, so each leaves the queue first: it never holds a connection twice.
-        while let Some(at) = self.marked.pop_front() {
-            self.call_for(at, app);
+        // Callbacks mark more.
+        while !self.marked.is_empty() {
+            let walk = self.marked.walk();
+            for &at in walk.indices() {
+                self.call_for(at, app);
+            }
+            self.marked.ended(walk, 0);
         }
         if self.wake_at.is_some_and(|at| at <= self.env.now) {
             self.wake_at = None;
@@ -339,8 +343,9 @@ impl Stack {
             let end = is_news.then(|| (tcb.closed.unwrap_or(Closed::Orderly), tcb.bits));
             return self.report_end(conn, end, app);
         }
+        let is_owing = tcb.bits.has(Bits::OWING);
         tcb.bits.clear(Bits::MARKED);
-        if tcb.bits.has(Bits::OWING) {
+        if is_owing {
             return;
         }
         if tcb.bits.has(output::OWED.and(Bits::RESET_OWED)) || output::is_owing(tcb) {
@@ -378,20 +383,23 @@ impl Stack {
             }
         }
         let Some(tcb) = self.conns.at_mut(at) else { return };
+        let mut bits = tcb.bits;
         if let Some((how, _)) = end {
             // Unless the call has aborted it.
-            if how == Closed::Orderly && !tcb.bits.has(Bits::REPORTED) {
+            if how == Closed::Orderly && !bits.has(Bits::REPORTED) {
                 self.env.metrics.count(Counter::ClosedOrderly);
             }
-            tcb.bits.set(Bits::REPORTED);
+            bits.set(Bits::REPORTED);
         }
-        tcb.bits.clear(Bits::MARKED);
-        if tcb.bits.has(Bits::OWING) {
+        bits.clear(Bits::MARKED);
+        tcb.bits = bits;
+        if bits.has(Bits::OWING) {
             return;
         }
         // What owes nothing need not wait for its output.
-        if tcb.bits.has(Bits::REPORTED) && !tcb.bits.has(Bits::RESET_OWED) && !output::is_owing(tcb) {
-            self.release(at);
+        if bits.only(Bits::REPORTED.and(Bits::RESET_OWED)) == Bits::REPORTED && !output::is_owing(tcb) {
+            let ending = Ending::of(tcb);
+            self.release(at, ending);
             return;
         }
         tcb.bits.set(Bits::OWING);
@@ -418,14 +426,11 @@ impl Stack {
 
     /// The record's end: everything of it goes back to where it came from. TIME-WAIT goes on in a record of its own.
     #[inline(always)]
-    pub(super) fn release(&mut self, at: u32) -> Progress {
-        let Some(tcb) = self.conns.at(at) else { return Progress::Done };
-        if tcb.has_frames() {
-            return self.release_with_frames(at);
-        }
-        match tcb.state() == State::TimeWait {
-            true => self.release_and_wait(at),
-            false => self.release_at_once(at, tcb.place),
+    pub(super) fn release(&mut self, at: u32, ending: Ending) -> Progress {
+        match ending {
+            Ending::WithFrames => self.release_with_frames(at),
+            Ending::Waiting => self.release_and_wait(at),
+            Ending::AtOnce(place) => self.release_at_once(at, place),
         }
     }
 
@@ -503,6 +508,28 @@ impl Stack {
         for conn in all {
             self.abort(conn);
         }
+    }
+}
+
+/// How a record ends.
+#[derive(Clone, Copy)]
+pub(super) enum Ending {
+    /// First the frames that are queued on it are freed.
+    WithFrames,
+    /// It goes on in TIME-WAIT.
+    Waiting,
+    /// Nothing is left of it, and its flow is here.
+    AtOnce(Place),
+}
+
+impl Ending {
+    /// How this one does.
+    #[inline(always)]
+    pub(super) fn of(tcb: &Tcb) -> Ending {
+        if tcb.has_frames() {
+            return Ending::WithFrames;
+        }
+        if tcb.state() == State::TimeWait { Ending::Waiting } else { Ending::AtOnce(tcb.place) }
     }
 }
 

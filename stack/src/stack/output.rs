@@ -3,11 +3,12 @@
 use handfast_drivers::burst::TxBurst;
 
 use super::Stack;
+use super::lifecycle::Ending;
 use crate::app::Closed;
 use crate::ip::{Ip, NeighbourId, NextHop};
 use crate::metrics::DropReason;
 use crate::tcp::env::Env;
-use crate::tcp::output::{self, Path, Progress};
+use crate::tcp::output::{self, AtSight, Path, Progress};
 use crate::tcp::state::State;
 use crate::tcp::tcb::{Bits, Tcb};
 use crate::tcp::timers;
@@ -65,18 +66,22 @@ impl Stack {
         send_for: impl Fn(&mut Stack, u32, &mut Way, &mut TxBurst) -> Progress,
     ) -> bool {
         let mut way = Way::to_nobody(self.ip.ethernet(Mac::default()));
-        for _ in 0..self.owing.len() {
-            let Some(at) = self.owing.pop_front() else { break };
-            match send_for(self, at, &mut way, tx) {
-                Progress::Done => {}
-                Progress::Full => {
-                    self.owing.put_back(at);
-                    return false;
+        for _ in 0..self.owing.walks() {
+            let walk = self.owing.walk();
+            let mut waiting = walk.indices().iter();
+            while let Some(&at) = waiting.next() {
+                match send_for(self, at, &mut way, tx) {
+                    Progress::Done => {}
+                    Progress::Full => {
+                        let left = waiting.len() + 1;
+                        self.owing.ended(walk, left);
+                        return false;
+                    }
+                    Progress::NoFrame => self.owing.push_back(at),
                 }
-                Progress::NoFrame => self.owing.push_back(at),
             }
+            self.owing.ended(walk, 0);
         }
-        self.owing.drained();
         true
     }
 
@@ -85,13 +90,22 @@ impl Stack {
     fn send_for(&mut self, at: u32, way: &mut Way, tx: &mut TxBurst) -> Progress {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
         let leads = way.leads_to_peer_of(tcb);
-        let Some(link) = way.path.usual().filter(|_| leads) else { return self.send_for_any(at, way, tx) };
-        match output::run_at_sight(tcb, &mut self.env, link, tx) {
-            Some(Progress::Done) => {}
-            Some(waits) => return waits,
-            None => return self.send_for_any(at, way, tx),
+        let Some(start) = way.path.usual().filter(|_| leads) else { return self.send_for_any(at, way, tx) };
+        match output::run_at_sight(tcb, &mut self.env, start, tx, Bits::OWING) {
+            AtSight::Done => match ending(tcb) {
+                Some(ending) => self.release(at, ending),
+                None => {
+                    note_deadline(tcb, at, &mut self.wheel);
+                    Progress::Done
+                }
+            },
+            AtSight::Armed => {
+                note_timeout(tcb, at, &mut self.wheel);
+                Progress::Done
+            }
+            AtSight::Waits(progress) => progress,
+            AtSight::Not => self.send_for_any(at, way, tx),
         }
-        if settle(tcb, at, &mut self.wheel) { self.release(at) } else { Progress::Done }
     }
 
     /// [`send_for`](Self::send_for) whatever is owed.
@@ -111,11 +125,11 @@ impl Stack {
             }
             progress = output::run(tcb, &mut self.env, &way.path, tx);
         }
-        let over = progress == Progress::Done && settle(tcb, at, &mut self.wheel);
+        let ending = if progress == Progress::Done { settle(tcb, at, &mut self.wheel) } else { None };
         if self.trace.wants(tcb.bits.has(Bits::TRACED)) {
             self.note_sent(at, tx.len() - waiting);
         }
-        if over { self.release(at) } else { progress }
+        ending.map_or(progress, |ending| self.release(at, ending))
     }
 
     #[cold]
@@ -175,26 +189,60 @@ impl Stack {
     #[inline(never)]
     pub(super) fn settle(&mut self, at: u32) -> Progress {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
-        if settle(tcb, at, &mut self.wheel) { self.release(at) } else { Progress::Done }
+        settle(tcb, at, &mut self.wheel).map_or(Progress::Done, |ending| self.release(at, ending))
     }
 }
 
-/// Nothing is owed: the next deadline is noted. `true` if the record is over, and to be released.
+/// Nothing is owed: the next deadline is noted, or else the record is over, and to be released.
 #[inline(always)]
-fn settle(tcb: &mut Tcb, at: u32, wheel: &mut TimerWheel) -> bool {
+fn settle(tcb: &mut Tcb, at: u32, wheel: &mut TimerWheel) -> Option<Ending> {
     tcb.bits.clear(Bits::OWING);
-    // A record that is still marked stays until its turn: another connection in its place would be in the queue twice.
-    if tcb.bits.has(Bits::REPORTED) && tcb.is_over() && !tcb.bits.has(Bits::MARKED) {
-        return true;
+    let ending = ending(tcb);
+    if ending.is_none() {
+        note_deadline(tcb, at, wheel);
     }
+    ending
+}
+
+/// The end of a record that owes nothing, if it is over. One that is still marked stays until its turn: another connection in its place
+/// would be in the queue twice.
+#[inline(always)]
+fn ending(tcb: &Tcb) -> Option<Ending> {
+    (tcb.bits.has(Bits::REPORTED) && tcb.is_over() && !tcb.bits.has(Bits::MARKED)).then(|| Ending::of(tcb))
+}
+
+/// Has the wheel look at a record by its next deadline.
+#[inline(always)]
+fn note_deadline(tcb: &mut Tcb, at: u32, wheel: &mut TimerWheel) {
     if let Some(deadline) = timers::next_deadline(tcb)
         && !(tcb.bits.has(Bits::WHEEL_ARMED) && timers::passed(tcb.wheel_at_ms, deadline))
     {
-        tcb.bits.set(Bits::WHEEL_ARMED);
-        // Another connection that was in this place may have left an entry that is early enough.
-        tcb.wheel_at_ms = wheel.arm_by(at, deadline);
+        arm_wheel(tcb, at, deadline, wheel);
     }
-    false
+}
+
+/// [`note_deadline`] where the retransmission timer is armed, which is the next one as a rule.
+#[inline(always)]
+fn note_timeout(tcb: &mut Tcb, at: u32, wheel: &mut TimerWheel) {
+    let timeout = tcb.rtx_at_ms;
+    match tcb.bits.only(timers::OTHER_DEADLINES.and(Bits::WHEEL_ARMED)) {
+        Bits::WHEEL_ARMED if timers::passed(tcb.wheel_at_ms, timeout) => {}
+        Bits(0) => arm_wheel(tcb, at, timeout, wheel),
+        Bits::IDLE_ARMED if !timers::passed(tcb.idle_at_ms, timeout) => arm_wheel(tcb, at, timeout, wheel),
+        _ => note_deadline_anew(tcb, at, wheel),
+    }
+}
+
+#[inline(never)]
+fn note_deadline_anew(tcb: &mut Tcb, at: u32, wheel: &mut TimerWheel) {
+    note_deadline(tcb, at, wheel);
+}
+
+/// Another connection that was in this place may have left an entry that is early enough.
+#[inline(always)]
+fn arm_wheel(tcb: &mut Tcb, at: u32, deadline: u32, wheel: &mut TimerWheel) {
+    tcb.bits.set(Bits::WHEEL_ARMED);
+    tcb.wheel_at_ms = wheel.arm_by(at, deadline);
 }
 
 /// The way to a connection's neighbour, or why there is none now: `waiter` is told when there is.

@@ -47,7 +47,11 @@ pub struct Fixed {
     pub all_options: bool,
     /// The whole receive buffer, as far as the header can say with this shift:
     pub whole_window: u32,
-    /// Rcv.Wind.Shift of who may tell it while nothing is kept. No shift at all, where the frames that may be kept hold it only if the
+    /// The same as the header's field says it.
+    pub whole_window_field: u16,
+    /// Half of the buffer, in bytes.
+    pub half_buffer: u32,
+    /// Rcv.Wind.Shift of who may tell the whole window while nothing is kept. No shift at all, where the frames that may be kept hold it only if the
     /// peer's segments are large.
     pub whole_window_shift: u8,
     /// The shortest retransmission timeout, in microseconds.
@@ -67,12 +71,15 @@ pub struct Fixed {
 impl Fixed {
     fn of(config: &TcpConfig) -> Fixed {
         let own_shift = open::own_shift(config);
+        let whole_window = config.recv_buffer_bytes.min(u32::from(u16::MAX) << own_shift);
         let frames_suffice = u32::from(config.recv_frames_max) * u32::from(RCV_MSS_MIN) >= config.recv_buffer_bytes;
         Fixed {
             syn_window: open::syn_window(config),
             own_shift,
             all_options: config.timestamps && config.sack && config.window_scaling,
-            whole_window: config.recv_buffer_bytes.min(u32::from(u16::MAX) << own_shift),
+            whole_window,
+            whole_window_field: (whole_window >> own_shift) as u16,
+            half_buffer: config.recv_buffer_bytes / 2,
             whole_window_shift: if frames_suffice { own_shift } else { u8::MAX },
             rto_min_us: config.rto_min.as_micros(),
             rto_min_ms: Rtt { srtt_us: 1, ..Rtt::default() }.timeout_ms(config),

@@ -72,110 +72,132 @@ pub fn is_owing(tcb: &mut Tcb) -> bool {
     owing && tcb.state() != State::Closed
 }
 
+/// How far output at sight came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AtSight {
+    /// Nothing more to send now.
+    Done,
+    /// The same, and the retransmission timer is armed.
+    Armed,
+    /// All is still owed, for want of this.
+    Waits(Progress),
+    /// It is not what is owed as a rule: nothing was done.
+    Not,
+}
+
 /// Sends what is owed on the usual path, if it is what is owed as a rule: a first SYN with all options; or the first FIN or an
 /// acknowledgment, with timestamps, of a connection that has no payload to send and has seen no loss; or the reset of one that the
-/// application has given up, and of which nothing is kept. `None` if it is anything else: that is for [`run`].
+/// application has given up, and of which nothing is kept. Anything else is for [`run`]. When nothing more is owed, `owing` is
+/// cleared, too.
 #[inline(always)]
-pub fn run_at_sight(tcb: &mut Tcb, env: &mut Env, start: &UsualStart, tx: &mut TxBurst) -> Option<Progress> {
-    const RESET: Bits = Bits::TIMESTAMPS.and(Bits::RESET_OWED);
-    const RARE: Bits = Bits::FIN_AGAIN
+pub fn run_at_sight(tcb: &mut Tcb, env: &mut Env, start: &UsualStart, tx: &mut TxBurst, owing: Bits) -> AtSight {
+    const RARE: Bits = Bits::SYN_OWED
+        .and(Bits::FIN_AGAIN)
         .and(Bits::PROBE_OWED)
         .and(Bits::KEEPALIVE_OWED)
         .and(Bits::WINDOW_CHECK)
         .and(Bits::RESET_OWED)
         .and(Bits::AWAITS_NEIGHBOUR)
         .and(Bits::TRACED);
-    match tcb.bits.only(RARE.and(Bits::SYN_OWED).and(Bits::TIMESTAMPS)) {
-        Bits::TIMESTAMPS
-            if tcb.tx_unsent == NIL
-                && tcb.cold.is_none()
-                && tcb.state().is_synchronised()
-                && recv::may_tell_whole_window(tcb, env) => {}
-        Bits::SYN_OWED if tcb.state() == State::SynSent && tcb.snd_nxt == tcb.iss && env.fixed.all_options => {
-            return Some(first_syn(tcb, env, start, tx));
-        }
-        RESET
-            if tcb.bits.has(Bits::REPORTED)
-                && tcb.cold.is_none()
-                && knows_us(tcb)
-                && recv::may_tell_whole_window(tcb, env) =>
-        {
-            return reset_at_sight(tcb, env, start, tx);
-        }
-        _ => return None,
+    if tcb.bits.has(Bits::SYN_OWED.and(Bits::RESET_OWED)) {
+        return match tcb.bits.only(RARE) {
+            Bits::SYN_OWED => first_syn(tcb, env, start, tx, owing),
+            Bits::RESET_OWED => reset_at_sight(tcb, env, start, tx, owing),
+            _ => AtSight::Not,
+        };
     }
-    tcb.bits.clear(Bits::CWND_LIMITED);
-    Some(if tcb.bits.has(Bits::FIN_QUEUED) && !tcb.fin_sent() {
-        first_fin(tcb, env, start, tx)
+    let is_usual = tcb.bits.only(RARE.and(Bits::TIMESTAMPS)) == Bits::TIMESTAMPS
+        && tcb.tx_unsent == NIL
+        && tcb.cold.is_none()
+        && tcb.state().is_synchronised()
+        && recv::may_tell_whole_window(tcb, env);
+    if !is_usual {
+        return AtSight::Not;
+    }
+    if tcb.bits.has(Bits::FIN_QUEUED) && !tcb.fin_sent() {
+        first_fin(tcb, env, start, tx, owing)
     } else if tcb.bits.has(Bits::ACK_NOW) {
-        bare_ack(tcb, env, start, tx)
+        bare_ack(tcb, env, start, tx, owing)
     } else {
-        Progress::Done
-    })
+        tcb.bits.clear(owing.and(Bits::CWND_LIMITED));
+        AtSight::Done
+    }
 }
 
 #[inline(always)]
-fn first_syn(tcb: &mut Tcb, env: &Env, start: &UsualStart, tx: &mut TxBurst) -> Progress {
-    if tx.room() == 0 {
-        return Progress::Full;
+fn first_syn(tcb: &mut Tcb, env: &Env, start: &UsualStart, tx: &mut TxBurst, owing: Bits) -> AtSight {
+    if tcb.state() != State::SynSent || tcb.snd_nxt != tcb.iss || !env.fixed.all_options {
+        return AtSight::Not;
     }
-    let Some(out) = tx.push_new(&env.pool, SYN_LEN) else { return Progress::NoFrame };
+    let out = match room_for::<SYN_LEN>(env, tx) {
+        Ok(out) => out,
+        Err(waits) => return AtSight::Waits(waits),
+    };
+    tcb.snd_nxt = tcb.iss.add(1);
+    tcb.bits.clear(owing.and(Bits::SYN_OWED).and(Bits::ACK_NOW));
+    timers::start_first_rtx(tcb, env);
     let (out, pseudo_header) = packet::emit_usual_lower(out, start, &tcb.key_ip(), 0);
     let timestamps = Timestamps { value: tcb.ts_value(env.now_ms), echo: 0 };
     let header = syn_header(tcb, env, Options::of_syn(tcb.mss, env.fixed.own_shift, timestamps));
     header.emit(&[], out, pseudo_header, &[], true);
-    tcb.snd_nxt = tcb.iss.add(1);
-    tcb.bits.clear(Bits::SYN_OWED.and(Bits::ACK_NOW));
-    timers::start_first_rtx(tcb, env);
-    Progress::Done
+    AtSight::Armed
 }
 
 #[inline(always)]
-fn first_fin(tcb: &mut Tcb, env: &Env, start: &UsualStart, tx: &mut TxBurst) -> Progress {
-    let out = match room_for_stamped(env, tx) {
+fn first_fin(tcb: &mut Tcb, env: &Env, start: &UsualStart, tx: &mut TxBurst, owing: Bits) -> AtSight {
+    let out = match room_for::<STAMPED_LEN>(env, tx) {
         Ok(out) => out,
-        Err(waits) => return waits,
+        Err(waits) => return AtSight::Waits(waits),
     };
+    tcb.bits.clear(owing.and(Bits::CWND_LIMITED));
     told(tcb);
     fin_sent(tcb, env);
     emit_stamped(out, tcb, env, tcb.snd_end, Flags::FIN | Flags::ACK, start, recv::advertise_whole);
-    Progress::Done
+    AtSight::Armed
 }
 
 #[inline(always)]
-fn bare_ack(tcb: &mut Tcb, env: &Env, start: &UsualStart, tx: &mut TxBurst) -> Progress {
-    let out = match room_for_stamped(env, tx) {
+fn bare_ack(tcb: &mut Tcb, env: &Env, start: &UsualStart, tx: &mut TxBurst, owing: Bits) -> AtSight {
+    let out = match room_for::<STAMPED_LEN>(env, tx) {
         Ok(out) => out,
-        Err(waits) => return waits,
+        Err(waits) => return AtSight::Waits(waits),
     };
+    tcb.bits.clear(owing.and(Bits::CWND_LIMITED));
     told(tcb);
     emit_stamped(out, tcb, env, tcb.snd_nxt, Flags::ACK, start, recv::advertise_whole);
-    Progress::Done
+    AtSight::Done
 }
 
 /// The connection ends by its reset. Without a frame it does that, too, elsewhere.
 #[inline(always)]
-fn reset_at_sight(tcb: &mut Tcb, env: &mut Env, start: &UsualStart, tx: &mut TxBurst) -> Option<Progress> {
-    let out = match room_for_stamped(env, tx) {
+fn reset_at_sight(tcb: &mut Tcb, env: &mut Env, start: &UsualStart, tx: &mut TxBurst, owing: Bits) -> AtSight {
+    let is_usual = tcb.bits.only(Bits::TIMESTAMPS.and(Bits::REPORTED)) == Bits::TIMESTAMPS.and(Bits::REPORTED)
+        && tcb.cold.is_none()
+        && knows_us(tcb)
+        && recv::may_tell_whole_window(tcb, env);
+    if !is_usual {
+        return AtSight::Not;
+    }
+    let out = match room_for::<STAMPED_LEN>(env, tx) {
         Ok(out) => out,
-        Err(Progress::Full) => return Some(Progress::Full),
-        Err(_) => return None,
+        Err(Progress::Full) => return AtSight::Waits(Progress::Full),
+        Err(_) => return AtSight::Not,
     };
     emit_stamped(out, tcb, env, tcb.snd_nxt, Flags::RST | Flags::ACK, start, recv::advertise_whole);
     env.metrics.count(Counter::ResetsSent);
-    tcb.bits.clear(Bits::RESET_OWED);
+    tcb.bits.clear(owing.and(Bits::CWND_LIMITED).and(Bits::RESET_OWED));
     tcb.enter(State::Closed);
     (tcb.closed, tcb.events) = (Some(Closed::Aborted), Events::default());
-    Some(Progress::Done)
+    AtSight::Done
 }
 
-/// Room for the headers of a segment whose option is timestamps, and no payload, in a frame that is sent.
+/// Room for so many bytes of headers, and no payload, in a frame that is sent.
 #[inline(always)]
-fn room_for_stamped<'a>(env: &'a Env, tx: &'a mut TxBurst) -> Result<&'a mut [u8], Progress> {
+fn room_for<'a, const LEN: usize>(env: &'a Env, tx: &'a mut TxBurst) -> Result<&'a mut [u8], Progress> {
     if tx.room() == 0 {
         return Err(Progress::Full);
     }
-    tx.push_new(&env.pool, STAMPED_LEN).ok_or(Progress::NoFrame)
+    tx.push_new(&env.pool, LEN).ok_or(Progress::NoFrame)
 }
 
 /// Writes these headers. Where it is known which options there are, it is known where everything goes. Half is written after half: all
@@ -188,7 +210,7 @@ fn emit_stamped(
     seq: Seq,
     flags: Flags,
     start: &UsualStart,
-    advertise: impl Fn(&mut Tcb, &Env) -> u32,
+    advertise: impl Fn(&mut Tcb, &Env) -> u16,
 ) {
     let (out, pseudo_header) = packet::emit_usual_lower(out, start, &tcb.key_ip(), 0);
     let window = advertise(tcb, env);
@@ -360,10 +382,10 @@ fn send_control(tcb: &mut Tcb, env: &mut Env, seq: Seq, flags: Flags, path: &Pat
     let Some(start) = path.usual().filter(|_| tcb.bits.has(Bits::TIMESTAMPS)) else {
         return send_any_control(tcb, env, seq, flags, &[], path, tx);
     };
-    match room_for_stamped(env, tx) {
+    match room_for::<STAMPED_LEN>(env, tx) {
         Ok(out) => {
             told(tcb);
-            emit_stamped(out, tcb, env, seq, flags, start, recv::advertise);
+            emit_stamped(out, tcb, env, seq, flags, start, advertise);
             Progress::Done
         }
         Err(waits) => waits,
@@ -402,7 +424,7 @@ fn send_any_control(
     path: &Path,
     tx: &mut TxBurst,
 ) -> Progress {
-    let window = recv::advertise(tcb, env);
+    let window = advertise(tcb, env);
     let header = header(tcb, seq, flags, window, options(tcb, env));
     let progress = send_any(&tcb.key_ip(), &header, sack, &env.pool, path, tx);
     if progress == Progress::Done {
@@ -411,19 +433,17 @@ fn send_any_control(
     progress
 }
 
-/// A header of a synchronised connection. It tells RCV.NXT and the window in bytes; [`told`] notes that it did once it is out.
+/// A header of a synchronised connection. It tells RCV.NXT and the window; [`told`] notes that it did once it is out.
 #[inline(always)]
-fn header(tcb: &Tcb, seq: Seq, flags: Flags, window: u32, options: Options) -> Header {
-    let window = window >> tcb.rcv_shift;
-    Header {
-        src_port: tcb.key.local_port,
-        dst_port: tcb.key.remote_port,
-        seq,
-        ack: tcb.rcv_nxt,
-        flags,
-        window: window.min(u16::MAX.into()) as u16,
-        options,
-    }
+fn header(tcb: &Tcb, seq: Seq, flags: Flags, window: u16, options: Options) -> Header {
+    let FlowKey { local_port: src_port, remote_port: dst_port, .. } = tcb.key;
+    Header { src_port, dst_port, seq, ack: tcb.rcv_nxt, flags, window, options }
+}
+
+/// The [window to advertise](recv::advertise), as the header's field says it.
+#[inline(always)]
+fn advertise(tcb: &mut Tcb, env: &Env) -> u16 {
+    (recv::advertise(tcb, env) >> tcb.rcv_shift).min(u16::MAX.into()) as u16
 }
 
 /// The options of a synchronised connection, SACK blocks apart.

@@ -243,15 +243,16 @@ pub fn may_tell_whole_window(tcb: &Tcb, env: &Env) -> bool {
     tcb.rx_frames == 0 && tcb.rcv_shift == env.fixed.whole_window_shift
 }
 
-/// [`advertise`], if [that is so](may_tell_whole_window).
+/// What [`advertise`] comes to in the header's field, if [that is so](may_tell_whole_window).
 #[inline(always)]
-pub fn advertise_whole(tcb: &mut Tcb, env: &Env) -> u32 {
+pub fn advertise_whole(tcb: &mut Tcb, env: &Env) -> u16 {
     let (whole, window) = (env.fixed.whole_window, tcb.rcv_wnd());
     if (whole.wrapping_sub(window) as i32) < worth_telling(tcb, env) as i32 {
-        return window;
+        debug_assert!(window >> tcb.rcv_shift <= u16::MAX.into(), "nothing wider was ever promised");
+        return (window >> tcb.rcv_shift) as u16;
     }
     tcb.rcv_adv = tcb.rcv_nxt.add(whole);
-    whole
+    env.fixed.whole_window_field
 }
 
 /// Whether the window has opened so far that the peer should hear of it at once.
@@ -285,7 +286,7 @@ fn free(tcb: &Tcb, env: &Env) -> u32 {
 
 #[inline(always)]
 fn worth_telling(tcb: &Tcb, env: &Env) -> u32 {
-    (env.config.recv_buffer_bytes / 2).min(u32::from(tcb.mss))
+    env.fixed.half_buffer.min(u32::from(tcb.mss))
 }
 
 /// Text out of order leaves one frame in so many free.

@@ -7,6 +7,8 @@
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum State {
+    /// No connection.
+    Closed,
     /// Our SYN is out.
     SynSent,
     /// Both SYNs crossed: simultaneous open.
@@ -25,8 +27,6 @@ pub enum State {
     LastAck,
     /// Both FINs are acknowledged; old segments may still be about.
     TimeWait,
-    /// No connection.
-    Closed,
 }
 
 impl State {

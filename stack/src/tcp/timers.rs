@@ -50,12 +50,14 @@ pub fn expired(tcb: &mut Tcb, env: &mut Env) -> Expired {
     Expired::Alive
 }
 
+/// The deadlines beside that of retransmission.
+pub const OTHER_DEADLINES: Bits = Bits::ACK_DELAYED.and(Bits::IDLE_ARMED).and(Bits::APP_ARMED);
+
 /// The earliest deadline, in wrapped milliseconds.
 #[inline]
 pub fn next_deadline(tcb: &Tcb) -> Option<u32> {
     const OPENING: Bits = Bits::RTX_ARMED.and(Bits::IDLE_ARMED);
-    let others = Bits::ACK_DELAYED.and(Bits::IDLE_ARMED).and(Bits::APP_ARMED);
-    match tcb.bits.only(Bits::RTX_ARMED.and(others)) {
+    match tcb.bits.only(Bits::RTX_ARMED.and(OTHER_DEADLINES)) {
         Bits(0) => None,
         Bits::RTX_ARMED => Some(tcb.rtx_at_ms),
         OPENING if !passed(tcb.idle_at_ms, tcb.rtx_at_ms) => Some(tcb.rtx_at_ms),
@@ -105,8 +107,9 @@ pub fn start_rtx(tcb: &mut Tcb, env: &Env) {
 /// [`start_rtx`] for the first SYN.
 #[inline(always)]
 pub fn start_first_rtx(tcb: &mut Tcb, env: &Env) {
+    debug_assert!(tcb.rtx_for == RtxTimer::Timeout, "no other is armed before the connection is open");
     tcb.bits.set(Bits::RTX_ARMED);
-    (tcb.rtx_at_ms, tcb.rtx_for) = (env.now_ms.wrapping_add(env.fixed.rto_initial_ms), RtxTimer::Timeout);
+    tcb.rtx_at_ms = env.now_ms.wrapping_add(env.fixed.rto_initial_ms);
 }
 
 /// New data was sent, or acknowledged with more in flight: should the last of it be lost, a probe finds out sooner than the

@@ -8,13 +8,12 @@ use super::Turns;
 #[derive(Clone, Debug)]
 enum Op {
     Back,
-    Pop,
-    PutBack,
-    Drained,
+    /// So many have their turn, and after each so many of them come again.
+    Walk(usize, usize),
 }
 
 fn an_op() -> impl Strategy<Value = Op> {
-    prop_oneof![4 => Just(Op::Back), 3 => Just(Op::Pop), 1 => Just(Op::PutBack), 1 => Just(Op::Drained)]
+    prop_oneof![3 => Just(Op::Back), 1 => (0usize..6, 0usize..6).prop_map(|(had, again)| Op::Walk(had, again))]
 }
 
 proptest! {
@@ -26,16 +25,43 @@ proptest! {
         let mut oracle = VecDeque::new();
         for (index, op) in (0..).zip(ops) {
             match op {
-                Op::Back | Op::PutBack if oracle.len() == 5 => {}
+                Op::Back if oracle.len() == 5 => {}
                 Op::Back => { turns.push_back(index); oracle.push_back(index); }
-                Op::PutBack => { turns.put_back(index); oracle.push_front(index); }
-                Op::Pop => prop_assert_eq!(turns.pop_front(), oracle.pop_front()),
-                Op::Drained => turns.drained(),
+                Op::Walk(had, again) => {
+                    let walk = turns.walk();
+                    let left = walk.indices().len().saturating_sub(had);
+                    for (nth, &at) in walk.indices()[..walk.indices().len() - left].iter().enumerate() {
+                        prop_assert_eq!(Some(at), oracle.pop_front());
+                        if nth < again {
+                            turns.push_back(at);
+                            oracle.push_back(at);
+                        }
+                    }
+                    prop_assert!(left > 0 || oracle.len() == turns.len());
+                    turns.ended(walk, left);
+                }
             }
             prop_assert_eq!(turns.len(), oracle.len());
             prop_assert_eq!(turns.is_empty(), oracle.is_empty());
             let all: Vec<u32> = (0..).map_while(|at| turns.get(at)).collect();
             prop_assert_eq!(&all, oracle.make_contiguous());
         }
+    }
+
+    #[test]
+    fn a_walk_takes_all_that_wait(before in 0u32..5, left in 0usize..5, behind in 0u32..5) {
+        let mut turns = Turns::with_capacity(10);
+        (0..before).for_each(|index| turns.push_back(index));
+        let (walk, left) = (turns.walk(), left.min(before as usize));
+        turns.ended(walk, left);
+        (5..5 + behind).for_each(|index| turns.push_back(index));
+        let mut seen = Vec::new();
+        while !turns.is_empty() {
+            let walk = turns.walk();
+            seen.extend_from_slice(walk.indices());
+            turns.ended(walk, 0);
+        }
+        let oracle: Vec<u32> = (before - left as u32..before).chain(5..5 + behind).collect();
+        prop_assert_eq!(seen, oracle);
     }
 }

@@ -2,11 +2,10 @@
 
 use handfast_drivers::burst::TxBurst;
 
-use super::{Path, Progress, header, options, told};
+use super::{Path, Progress, advertise, header, options, told};
 use crate::metrics::Counter;
 use crate::tcp::chain::NIL;
 use crate::tcp::env::Env;
-use crate::tcp::recv;
 use crate::tcp::send_queue;
 use crate::tcp::tcb::{Bits, Tcb};
 use crate::tcp::timers;
@@ -172,7 +171,7 @@ fn send_segment(tcb: &mut Tcb, at: u32, env: &mut Env, path: &Path, tx: &mut TxB
             flags |= Flags::FIN;
         }
     }
-    let window = recv::advertise(tcb, env);
+    let window = advertise(tcb, env);
     let header = header(tcb, seq, flags, window, options(tcb, env));
     let header_len = path.headers_len(&tcb.key_ip(), &header, &[]);
     let Some((held, _, sent)) = env.tx.get_mut(at) else { return Sending::DeviceHasIt };
