@@ -13,11 +13,11 @@ use handfast::metrics::Counter;
 use handfast::time::{Duration, Instant};
 use handfast::timer_wheel::TimerWheel;
 use handfast::wire::address::{Address, Mac};
-use handfast::wire::checksum::{self, Demand, Sum};
+use handfast::wire::checksum::{self, Sum};
 use handfast::wire::ethernet::{ETHERTYPE_IPV4, Ethernet};
 use handfast::wire::packet::{self, Ip};
 use handfast::wire::tcp::{Flags, Header, Options, Segment, Seq, Timestamps};
-use handfast::wire::usual;
+use handfast::wire::usual::Usual;
 use handfast_drivers::burst::{BURST, RxBurst, TxBurst};
 use handfast_drivers::driver::Driver;
 use handfast_drivers::frame::{FramePool, FrameSize};
@@ -124,11 +124,11 @@ fn parse(payload_len: usize) -> Work {
     let header =
         Header { src_port: 40_000, dst_port: 80, flags: Flags::ACK, window: 1_000, options, ..Header::default() };
     let frame = packet_to_server(1, &header, &payload);
-    let dst_mac = Mac(*frame.first_chunk().expect("it has a header")).word();
+    let usual = Usual::new(frame.first_chunk().map(|octets| Mac(*octets)), true);
     let mut segment = Segment::default();
     Box::new(move |n| {
         for _ in 0..n {
-            let ends = usual::read(black_box(&frame), dst_mac, Demand::new(true), &mut segment);
+            let ends = usual.read(black_box(&frame), &mut segment);
             black_box((ends.expect("it is usual"), &segment));
         }
     })

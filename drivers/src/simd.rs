@@ -19,6 +19,69 @@ pub fn matching_bytes(bytes: &Bytes16, byte: u8) -> u32 {
     portable(bytes, byte)
 }
 
+/// Some bits of sixteen bytes, and what they are to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Pattern {
+    mask: Bytes16,
+    bits: Bytes16,
+}
+
+impl Pattern {
+    /// What all sixteen bytes are like.
+    pub const ANY: Pattern = Pattern { mask: Bytes16([0; 16]), bits: Bytes16([0; 16]) };
+
+    /// What no sixteen bytes are like.
+    pub const NONE: Pattern = Pattern { mask: Bytes16([0; 16]), bits: Bytes16([1; 16]) };
+
+    /// The bytes from `at` on are also to be these. Panics unless they are among the sixteen.
+    pub const fn with(mut self, at: usize, bytes: &[u8]) -> Pattern {
+        let mut nth = 0;
+        while nth < bytes.len() {
+            self = self.with_bits(at + nth, 0xff, bytes[nth]);
+            nth += 1;
+        }
+        self
+    }
+
+    /// The bits of `mask` in the byte `at` are also to be as in `bits`. Panics unless that is among the sixteen.
+    pub const fn with_bits(mut self, at: usize, mask: u8, bits: u8) -> Pattern {
+        (self.mask.0[at], self.bits.0[at]) = (mask, mask & bits);
+        self
+    }
+}
+
+/// Whether each sixteen bytes are as their pattern says: one look at all of them.
+#[inline(always)]
+pub fn all_match<const N: usize>(bytes: [&[u8; 16]; N], patterns: [&Pattern; N]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE2 is part of every x86_64; what is read are live references' sixteen bytes, aligned where the type says so.
+    unsafe {
+        use core::arch::x86_64::{__m128i, _mm_and_si128, _mm_cmpeq_epi8, _mm_load_si128};
+        use core::arch::x86_64::{_mm_movemask_epi8, _mm_set1_epi8};
+        #[repr(C, packed)]
+        struct Anywhere(__m128i);
+        let mut matching = _mm_set1_epi8(-1);
+        for (bytes, Pattern { mask, bits }) in bytes.into_iter().zip(patterns) {
+            // Or the compiler would take words that are read afterwards out of these sixteen bytes, which costs more than to read them.
+            let Anywhere(bytes) = (&raw const *bytes).cast::<Anywhere>().read_volatile();
+            let [mask, bits] = [mask, bits].map(|all| _mm_load_si128((&raw const all.0).cast()));
+            matching = _mm_and_si128(matching, _mm_cmpeq_epi8(_mm_and_si128(bytes, mask), bits));
+        }
+        _mm_movemask_epi8(matching) == 0xffff
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    portable_match(bytes, patterns)
+}
+
+/// [`all_match`] with plain arithmetic.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn portable_match<const N: usize>(bytes: [&[u8; 16]; N], patterns: [&Pattern; N]) -> bool {
+    let word = |bytes: &[u8; 16]| u128::from_ne_bytes(*bytes);
+    let differing =
+        |(bytes, pattern): (&[u8; 16], &Pattern)| word(bytes) & word(&pattern.mask.0) ^ word(&pattern.bits.0);
+    bytes.into_iter().zip(patterns).map(differing).fold(0, |all, differing| all | differing) == 0
+}
+
 /// The sum of the halves of all words, in the machine's byte order.
 pub fn sum_halves(words: &[[u8; 8]]) -> u64 {
     #[cfg(all(target_arch = "x86_64", feature = "std"))]

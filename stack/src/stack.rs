@@ -37,6 +37,7 @@ use crate::trace::{Trace, TraceKind, TraceRecord};
 use crate::wire::address::Mac;
 use crate::wire::icmp::IcmpError;
 use crate::wire::tcp::{Flags, Seq};
+use crate::wire::usual::Usual;
 
 mod arrivals;
 mod check;
@@ -73,6 +74,8 @@ pub struct Stack {
     core: u16,
     tx_checksum: bool,
     rx_checksum: bool,
+    /// What nearly all frames are like.
+    usual: Usual,
     /// Connections with something for the application.
     marked: Turns,
     /// Connections with something to send.
@@ -142,6 +145,7 @@ impl Stack {
             core: caps.queue,
             tx_checksum: caps.tx_checksum,
             rx_checksum: caps.rx_checksum,
+            usual: Usual::new(config.ip.vlan.is_none().then_some(config.ip.mac), !caps.rx_checksum),
             marked: Turns::with_capacity(limits.conns_max),
             owing: Turns::with_capacity(limits.conns_max),
             strays: ArrayVec::new(),

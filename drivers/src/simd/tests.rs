@@ -31,3 +31,25 @@ fn halves_are_summed_alike_with_and_without_vectors() {
         assert_eq!((sum_halves(&words), sum_halves_inline(&words)), (expected, expected));
     }
 }
+
+#[test]
+fn what_is_asked_of_sixteen_bytes_is_seen_and_nothing_else() {
+    let pattern = Pattern::ANY.with(1, &[5, 6]).with_bits(15, 0xf0, 0x7f);
+    let both = |bytes: [&[u8; 16]; 2], patterns: [&Pattern; 2]| {
+        assert_eq!(all_match(bytes, patterns), portable_match(bytes, patterns));
+        all_match(bytes, patterns)
+    };
+    for filler in [0, 1, 0xff] {
+        let mut good = [filler; 16];
+        (good[1], good[2], good[15]) = (5, 6, 0x70 | filler & 0xf);
+        assert!(both([&good, &good], [&pattern, &Pattern::ANY]));
+        assert!(!both([&good, &good], [&pattern, &Pattern::NONE]));
+        for bit in 0..128 {
+            let mut other = good;
+            other[bit / 8] ^= 1 << (bit % 8);
+            let is_asked = matches!(bit / 8, 1 | 2) || bit >= 124;
+            assert_eq!(both([&good, &other], [&pattern, &pattern]), !is_asked, "{bit}");
+            assert_eq!(both([&other, &good], [&pattern, &pattern]), !is_asked, "{bit}");
+        }
+    }
+}

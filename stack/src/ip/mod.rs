@@ -115,8 +115,6 @@ pub struct Ip {
 #[derive(Debug)]
 struct Local {
     mac: Mac,
-    /// As in frames without a tag: [`Mac::word`], and on a VLAN what none begins with.
-    mac_word: u64,
     vlan: Option<u16>,
     mtu: u16,
     routes: Routes,
@@ -141,9 +139,8 @@ impl Ip {
             neighbours.add_permanent(address, mac);
         }
         let routes = Routes::new(config.addresses.clone(), config.ranges.clone(), config.routes.clone());
-        let mac_word = config.vlan.map_or(config.mac.word(), |_| u64::MAX);
         Ip {
-            local: Local { mac: config.mac, mac_word, vlan: config.vlan, mtu: config.mtu, routes },
+            local: Local { mac: config.mac, vlan: config.vlan, mtu: config.mtu, routes },
             neighbours,
             path_mtus: PathMtus::new(config.path_mtus_max, config.hash_key),
             last: (Address::UNSPECIFIED_V6, NeighbourId::default()),
@@ -159,12 +156,6 @@ impl Ip {
     #[inline]
     pub fn has_router_of_both(&self) -> bool {
         self.local.routes.has_router_of_both()
-    }
-
-    /// Our Ethernet address as in frames without a tag: [`Mac::word`], and on a VLAN what none begins with.
-    #[inline]
-    pub fn mac_word(&self) -> u64 {
-        self.local.mac_word
     }
 
     /// Of a packet that came to our Ethernet address, and goes to one host and not to a group: [`admit`](Self::admit).

@@ -10,7 +10,6 @@ use crate::demux::flow::FlowKey;
 use crate::demux::flows::Guess;
 use crate::metrics::{Counter, DropReason};
 use crate::wire::address::Address;
-use crate::wire::checksum::Demand;
 use crate::wire::packet::{self, Kind, Net};
 use crate::wire::tcp::Segment;
 use crate::wire::usual::{self, Ends};
@@ -66,11 +65,10 @@ impl Stack {
     pub(super) fn parse(&mut self, rx: &mut RxBurst, tx: &mut TxBurst) {
         // Out of the way of what is called below.
         let mut places = core::mem::take(&mut self.arrived);
-        let (demanded, strays) = (Demand::new(!self.rx_checksum), self.strays.len());
-        let (packets, mut bytes, mac) = (rx.len(), 0, self.ip.mac_word());
+        let (packets, mut bytes, strays) = (rx.len(), 0, self.strays.len());
         burst::deal(rx, &mut places, |frame, arrived| {
             bytes += frame.len();
-            match self.usual_arrived(&frame, mac, demanded, arrived) {
+            match self.usual_arrived(&frame, arrived) {
                 // The place is empty: there is nothing to be dropped.
                 Some(()) => core::mem::forget(arrived.frame.replace(frame.take())),
                 None => self.unusual_arrived(frame.take(), arrived, tx),
@@ -91,8 +89,8 @@ impl Stack {
     /// Reads the usual packet; `None` if it is another. If its flow turns out to have a record, that record says who its ends are; if
     /// not, [`admits_flow`](Self::admits_flow) does.
     #[inline(always)]
-    fn usual_arrived(&mut self, frame: &Frame, mac: u64, demanded: Demand, arrived: &mut Arrived) -> Option<()> {
-        let Ends { src, dst, ports } = usual::read(frame, mac, demanded, &mut arrived.seg)?;
+    fn usual_arrived(&self, frame: &Frame, arrived: &mut Arrived) -> Option<()> {
+        let Ends { src, dst, ports } = self.usual.read(frame, &mut arrived.seg)?;
         // The rest was prepared.
         arrived.key.local.set_v4(dst);
         arrived.key.remote.set_v4(src);

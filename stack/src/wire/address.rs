@@ -212,13 +212,6 @@ impl Mac {
         self.0[0] & 1 != 0
     }
 
-    /// The address as a number: the first eight bytes of a frame to it, read as little-endian, without the two that are the sender's.
-    #[inline]
-    pub const fn word(&self) -> u64 {
-        let [a, b, c, d, e, f] = self.0;
-        u64::from_le_bytes([0, 0, a, b, c, d, e, f])
-    }
-
     /// Where frames to this multicast group go (RFC 1112 §6.4, RFC 2464 §7); broadcast for `255.255.255.255`.
     pub const fn for_multicast(group: Address) -> Mac {
         let [.., a, b, c, d] = group.octets();

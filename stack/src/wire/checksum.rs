@@ -22,13 +22,6 @@ impl Sum {
         Sum(sum + carry as u64)
     }
 
-    /// Adds less than 0xffff, which the compiler knows, and looks for no carry: where there is one, what comes out is not valid.
-    #[inline(always)]
-    pub(super) const fn plus_known(self, known: u64) -> Sum {
-        debug_assert!(known < 0xffff, "what is left of a sum with a carry is less, and no multiple of 0xffff but 0");
-        Sum(self.0.wrapping_add(known))
-    }
-
     /// Adds 16-bit words that lie one after another in the packet.
     #[inline]
     pub const fn add(self, word: u16) -> Sum {
@@ -117,6 +110,18 @@ pub fn sum_words<const N: usize>(words: [u64; N]) -> Sum {
     Sum(sum + u64::from(carry))
 }
 
+/// [`sum_words`] and less than 0xffff, which the compiler knows. One that comes out too large for a word, as next to none does, is not
+/// valid: what is left of it is less than 0xffff, and no multiple of that but 0.
+#[inline(always)]
+pub fn sum_words_and<const N: usize>(words: [u64; N], known: u64) -> Sum {
+    debug_assert!(known < 0xffff, "what is left is less");
+    let (mut sum, mut carry) = (0u64, false);
+    for word in words {
+        (sum, carry) = sum.carrying_add(word, carry);
+    }
+    Sum(sum.carrying_add(known, carry).0)
+}
+
 /// Adds words of a header in host order to a `small` sum, of less words than carry out of it.
 #[inline(always)]
 pub fn plus_words<const N: usize>(small: Sum, words: [u32; N]) -> Sum {
@@ -157,9 +162,13 @@ pub const fn is_valid(sum: Sum) -> bool {
 }
 
 /// What is asked of sums: to be valid, or, where a device has looked at them already, nothing.
+///
+/// Numbers of a word's size: where this lies in memory an instruction finds them, and where they are constants another has to bring each.
 #[derive(Clone, Copy, Debug)]
 pub struct Demand {
-    /// The least product of a sum and [`ONES`].
+    /// [`ONES`].
+    factor: u64,
+    /// The least product of a sum and that.
     product_min: u64,
 }
 
@@ -168,13 +177,13 @@ impl Demand {
     #[inline]
     pub const fn new(verify: bool) -> Demand {
         // Folding gives 0xffff for its multiples, but for 0. Times 0xffff, ONES is −1: the multiples alone come out as −1 to −ONES.
-        Demand { product_min: if verify { ONES.wrapping_neg() } else { 0 } }
+        Demand { factor: ONES, product_min: if verify { ONES.wrapping_neg() } else { 0 } }
     }
 
     /// Whether a sum that included its checksum field is good enough.
     #[inline]
-    pub const fn is_met(self, sum: Sum) -> bool {
-        sum.0.wrapping_mul(ONES) >= self.product_min
+    pub const fn is_met(&self, sum: Sum) -> bool {
+        sum.0.wrapping_mul(self.factor) >= self.product_min
     }
 }
 

@@ -3,6 +3,8 @@
 use core::fmt;
 use core::ops::{BitOr, BitOrAssign};
 
+use handfast_drivers::simd::Pattern;
+
 use super::address::Address;
 use super::at;
 use super::checksum::{self, Sum};
@@ -49,34 +51,41 @@ pub fn read(bytes: &[u8], segment: &mut Segment) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Reads a header whose only option is timestamps, as RFC 7323 appendix A has them, of a segment without payload: so is nearly every
-/// one of those. `false` if it is another; whether its ports are ports is not asked.
+/// What a header without payload nearly always is, from its byte [`TOLD_AT`] on: its only option is timestamps, as RFC 7323 appendix A
+/// has them.
+pub const STAMPED: Pattern = Pattern::ANY.with(0, &[data_offset(STAMPED_LEN)]).with(8, &TIMESTAMPS_ALONE.to_be_bytes());
+
+/// What the header of a SYN is as we send it, and most others do, from its byte [`TOLD_AT`] on: with MSS, SACK permitted and timestamps,
+/// and after those [what this is not told by](read_usual_syn).
+pub const USUAL_SYN: Pattern = Pattern::ANY
+    .with(0, &[data_offset(USUAL_SYN_LEN)])
+    .with_bits(1, Flags::SYN.0, Flags::SYN.0)
+    .with(8, &[MSS, 4])
+    .with(12, &TIMESTAMPS_AND_SACK_PERMITTED.to_be_bytes());
+
+/// Where in a header those sixteen bytes are.
+pub const TOLD_AT: usize = 12;
+
+/// Reads a [`STAMPED`] header of a segment without payload. Whether its ports are ports is not asked.
 #[inline(always)]
-pub fn read_stamped(header: &[u8; STAMPED_LEN], segment: &mut Segment) -> bool {
-    if header[12] != data_offset(STAMPED_LEN) || u32::from_be_bytes(at(header, HEADER_LEN)) != TIMESTAMPS_ALONE {
-        return false;
-    }
+pub fn read_stamped(header: &[u8; STAMPED_LEN], segment: &mut Segment) {
     segment.take_bare(header);
     segment.timestamps = Some(Timestamps::from_octets(at(header, HEADER_LEN + 4)));
-    true
 }
 
-/// Reads the header of a SYN as we send it, and most others do, as [`read_stamped`] reads others.
+/// Reads a [`USUAL_SYN`] header, as [`read_stamped`] reads others; `false` if after the timestamps there is something else than a window
+/// scale.
 #[inline(always)]
 pub fn read_usual_syn(header: &[u8; USUAL_SYN_LEN], segment: &mut Segment) -> bool {
-    let last = u32::from_be_bytes(at(header, USUAL_SYN_LEN - 4));
-    if header[12] != data_offset(USUAL_SYN_LEN)
-        || !Flags(header[13]).syn()
-        || u16::from_be_bytes(at(header, HEADER_LEN)) != u16::from_be_bytes([MSS, 4])
-        || u32::from_be_bytes(at(header, HEADER_LEN + 4)) != TIMESTAMPS_AND_SACK_PERMITTED
-        || last & !0xff != u32::from_be_bytes([NOP, WINDOW_SCALE, 3, 0])
-    {
+    const LAST: usize = USUAL_SYN_LEN - 4;
+    let before_shift = u32::from_be_bytes(at(header, LAST)) & !0xff;
+    if before_shift != u32::from_be_bytes([NOP, WINDOW_SCALE, 3, 0]) {
         return false;
     }
     segment.take_bare(header);
     segment.timestamps = Some(Timestamps::from_octets(at(header, HEADER_LEN + 8)));
     segment.mss = Some(u16::from_be_bytes(at(header, HEADER_LEN + 2)));
-    (segment.window_scale, segment.sack_permitted) = (Some((last as u8).min(MAX_WINDOW_SCALE)), true);
+    (segment.window_scale, segment.sack_permitted) = (Some(header[LAST + 3].min(MAX_WINDOW_SCALE)), true);
     true
 }
 

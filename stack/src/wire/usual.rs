@@ -2,6 +2,9 @@
 //!
 //! What it does not know it leaves to [`packet::read`](super::packet::read), which says what else it is, or what is wrong with it.
 
+use handfast_drivers::simd::{self, Pattern};
+
+use super::address::Mac;
 use super::checksum::{self, Demand, Sum};
 use super::ethernet;
 use super::tcp::{self, Segment};
@@ -26,84 +29,102 @@ impl Ends {
     }
 }
 
-/// Reads the TCP header of a usual frame to `dst_mac` ([`Mac::word`](super::address::Mac::word)) into `segment`; TCP's checksum is
-/// looked at as `demanded`. Whether its [`Ends`] may be, and whether it is for us, is for the caller to say: the record of a flow says
-/// that at once.
-///
-/// Where this returns `None`, what `segment` holds means nothing.
-#[inline(always)]
-pub fn read(frame: &[u8], dst_mac: u64, demanded: Demand, segment: &mut Segment) -> Option<Ends> {
-    match read_bare(frame, dst_mac, demanded, segment) {
-        None => read_any(frame, dst_mac, demanded, segment),
-        ends => ends,
-    }
+/// What usual frames to a station are like, and what is asked of their checksums.
+#[derive(Clone, Debug)]
+pub struct Usual {
+    /// The first sixteen bytes. The sender's address and the class of the packet do not matter.
+    begins: Pattern,
+    ip_sum: Demand,
+    tcp_sum: Demand,
 }
 
-/// Nearly every segment without payload has timestamps and nothing else, or is a SYN with all that those have: of them it is known
-/// where everything is.
-#[inline(always)]
-fn read_bare(frame: &[u8], dst_mac: u64, demanded: Demand, segment: &mut Segment) -> Option<Ends> {
-    let headers = frame.first_chunk::<STAMPED_END>()?;
-    let addresses = u64::from_ne_bytes(at(headers, IP + 12));
-    // First what tells them from those that carry something.
-    match u16::from_ne_bytes(at(headers, IP + 2)) {
-        STAMPED_IP_LEN => {
-            let header = headers.last_chunk()?;
-            if !tcp::read_stamped(header, segment) || !demanded.is_met(sum_of::<_, 5>(addresses, header)) {
-                return None;
-            }
+impl Usual {
+    /// Usual frames to `dst_mac`; no frame is, if that is none. TCP's checksum is to be verified, or not.
+    pub const fn new(dst_mac: Option<Mac>, verify: bool) -> Usual {
+        let begins = match dst_mac {
+            Some(Mac(octets)) => Pattern::ANY.with(0, &octets).with(IP - 2, &[0x08, 0, 0x45]),
+            None => Pattern::NONE,
+        };
+        Usual { begins, ip_sum: Demand::new(true), tcp_sum: Demand::new(verify) }
+    }
+
+    /// Reads the TCP header of a usual frame into `segment`. Whether its [`Ends`] may be, and whether it is for us, is for the caller to
+    /// say: the record of a flow says that at once.
+    ///
+    /// Where this returns `None`, what `segment` holds means nothing.
+    #[inline(always)]
+    pub fn read(&self, frame: &[u8], segment: &mut Segment) -> Option<Ends> {
+        match self.read_bare(frame, segment) {
+            None => self.read_any(frame, segment),
+            ends => ends,
         }
-        USUAL_SYN_IP_LEN => {
+    }
+
+    /// Nearly every segment without payload has timestamps and nothing else, or is a SYN with all that those have: of them it is known
+    /// where everything is.
+    #[inline(always)]
+    fn read_bare(&self, frame: &[u8], segment: &mut Segment) -> Option<Ends> {
+        let headers = frame.first_chunk::<STAMPED_END>()?;
+        let addresses = u64::from_ne_bytes(at(headers, IP + 12));
+        if u16::from_ne_bytes(at(headers, IP + 2)) == USUAL_SYN_IP_LEN {
             let header = frame.get(L4_OFFSET..)?.first_chunk()?;
-            if !tcp::read_usual_syn(header, segment) || !demanded.is_met(sum_of::<_, 6>(addresses, header)) {
+            if !self.is_like(headers, &WHOLE_TCP, &tcp::USUAL_SYN)
+                || !tcp::read_usual_syn(header, segment)
+                || !self.tcp_sum.is_met(sum_of::<_, 6>(addresses, header))
+            {
+                return None;
+            }
+        } else {
+            let header = headers.last_chunk()?;
+            if !self.is_like(headers, &WHOLE_STAMPED, &tcp::STAMPED) {
+                return None;
+            }
+            tcp::read_stamped(header, segment);
+            if !self.tcp_sum.is_met(sum_of::<_, 5>(addresses, header)) {
                 return None;
             }
         }
-        _ => return None,
+        let [begins, ends] = [u64::from_ne_bytes(at(headers, IP)), u32::from_ne_bytes(at(headers, IP + 8)).into()];
+        if !self.ip_sum.is_met(checksum::sum_words([begins, ends, addresses])) {
+            return None;
+        }
+        let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses.to_ne_bytes();
+        let ports = u32::from_be_bytes(at(headers, L4_OFFSET));
+        Some(Ends { src: [s0, s1, s2, s3], dst: [d0, d1, d2, d3], ports })
     }
-    if !is_whole_tcp_to(dst_mac, headers) {
-        return None;
-    }
-    let [begins, ends] = [u64::from_ne_bytes(at(headers, IP)), u32::from_ne_bytes(at(headers, IP + 8)).into()];
-    if !checksum::is_valid(checksum::sum_words([begins, ends, addresses])) {
-        return None;
-    }
-    let [s0, s1, s2, s3, d0, d1, d2, d3] = addresses.to_ne_bytes();
-    let ports = u32::from_be_bytes(at(headers, L4_OFFSET));
-    Some(Ends { src: [s0, s1, s2, s3], dst: [d0, d1, d2, d3], ports })
-}
 
-/// What is usual otherwise: mostly, it carries something. Cold, so that the others, which are shorter, do not jump around it.
-#[cold]
-#[inline(never)]
-fn read_any(frame: &[u8], dst_mac: u64, demanded: Demand, segment: &mut Segment) -> Option<Ends> {
-    let headers = frame.first_chunk::<HEADERS_LEN>()?;
-    let ip_len = usize::from(u16::from_be_bytes(at(headers, IP + 2)));
-    if ip_len < ipv4::HEADER_LEN + tcp::HEADER_LEN {
-        return None;
+    /// Whether these are the first bytes of a frame to us, as these patterns say what is [`WHOLE_TCP`] and its header.
+    #[inline(always)]
+    fn is_like(&self, headers: &[u8; STAMPED_END], whole_tcp: &Pattern, tcp: &Pattern) -> bool {
+        const TOLD_AT: usize = L4_OFFSET + tcp::TOLD_AT;
+        let bytes = [sixteen(headers, 0), sixteen(headers, 16), sixteen(headers, TOLD_AT)];
+        simd::all_match(bytes, [&self.begins, whole_tcp, tcp])
     }
-    let bytes = frame.get(L4_OFFSET..IP + ip_len)?;
-    let ip: &[u8; ipv4::HEADER_LEN] = headers[IP..].first_chunk()?;
-    let is_valid = is_whole_tcp_to(dst_mac, headers) && checksum::is_valid(checksum::sum_array(Sum::ZERO, ip));
-    if !is_valid || !demanded.is_met(checksum::sum(checksum::pseudo_header_inside(ip), bytes)) {
-        return None;
+
+    /// What is usual otherwise: mostly, it carries something. Cold, so that the others, which are shorter, do not jump around it.
+    #[cold]
+    #[inline(never)]
+    fn read_any(&self, frame: &[u8], segment: &mut Segment) -> Option<Ends> {
+        let headers = frame.first_chunk::<HEADERS_LEN>()?;
+        let ip_len = usize::from(u16::from_be_bytes(at(headers, IP + 2)));
+        if ip_len < ipv4::HEADER_LEN + tcp::HEADER_LEN {
+            return None;
+        }
+        let bytes = frame.get(L4_OFFSET..IP + ip_len)?;
+        let ip: &[u8; ipv4::HEADER_LEN] = headers[IP..].first_chunk()?;
+        let is_whole = simd::all_match([sixteen(headers, 0), sixteen(headers, 16)], [&self.begins, &WHOLE_TCP]);
+        if !is_whole || !self.ip_sum.is_met(checksum::sum_array(Sum::ZERO, ip)) {
+            return None;
+        }
+        if !self.tcp_sum.is_met(checksum::sum(checksum::pseudo_header_inside(ip), bytes)) {
+            return None;
+        }
+        tcp::read(bytes, segment).ok()?;
+        Some(Ends { src: at(ip, 12), dst: at(ip, 16), ports: u32::from_be_bytes(at(headers, L4_OFFSET)) })
     }
-    tcp::read(bytes, segment).ok()?;
-    Some(Ends { src: at(ip, 12), dst: at(ip, 16), ports: u32::from_be_bytes(at(headers, L4_OFFSET)) })
 }
-
-/// Whether these are the first bytes of a frame to `dst_mac` with a whole TCP segment in IPv4 without options. Whether it may be cut
-/// to fragments does not matter, nor how far it may go.
-#[inline(always)]
-fn is_whole_tcp_to<const LEN: usize>(dst_mac: u64, headers: &[u8; LEN]) -> bool {
-    // The sender's address begins in the same eight bytes.
-    let to = u64::from_le_bytes(at(headers, 0)) << 16;
-    let [begins, goes_on] = [IP - 2, IP + 6].map(|place| u32::from_ne_bytes(at(headers, place)));
-    to == dst_mac && begins & BEGINNING_MASK == BEGINNING && goes_on & WHOLE_TCP_MASK == WHOLE_TCP
-}
-
 /// The sum of a TCP header of a length that the compiler knows, with its pseudo header: its `WORDS` and another. One that comes out too
-/// large for a word, as next to none does, is not valid here: [`read_any`] looks at it again.
+/// large for a word, as next to none does, is not valid here: [`Usual::read_any`] looks at it again.
 #[inline(always)]
 fn sum_of<const LEN: usize, const WORDS: usize>(addresses: u64, header: &[u8; LEN]) -> Sum {
     const { assert!(LEN + 8 == 8 * WORDS) };
@@ -112,7 +133,13 @@ fn sum_of<const LEN: usize, const WORDS: usize>(addresses: u64, header: &[u8; LE
     for (word, &octets) in words[1..].iter_mut().zip(header.as_chunks().0) {
         *word = u64::from_ne_bytes(octets);
     }
-    checksum::sum_words(words).plus_known(protocol + len)
+    checksum::sum_words_and(words, protocol + len)
+}
+
+/// Sixteen bytes of some headers, at a place that the compiler knows to be inside.
+#[inline(always)]
+fn sixteen<const LEN: usize>(headers: &[u8; LEN], place: usize) -> &[u8; 16] {
+    headers[place..].first_chunk().expect("the place is inside the headers")
 }
 
 /// Where in a usual packet the IP header starts.
@@ -121,16 +148,16 @@ const IP: usize = ethernet::HEADER_LEN;
 pub const L4_OFFSET: usize = IP + ipv4::HEADER_LEN;
 const HEADERS_LEN: usize = L4_OFFSET + tcp::HEADER_LEN;
 const STAMPED_END: usize = L4_OFFSET + tcp::STAMPED_LEN;
-/// In network order, as [`USUAL_SYN_IP_LEN`].
-const STAMPED_IP_LEN: u16 = ((ipv4::HEADER_LEN + tcp::STAMPED_LEN) as u16).to_be();
+/// In network order.
 const USUAL_SYN_IP_LEN: u16 = ((ipv4::HEADER_LEN + tcp::USUAL_SYN_LEN) as u16).to_be();
-/// EtherType, version and length of the header, and the class, which does not matter.
-const BEGINNING: u32 = u32::from_ne_bytes([0x08, 0, 0x45, 0]);
-const BEGINNING_MASK: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
-/// No fragment's offset or flag, any time to live, TCP.
-const WHOLE_TCP: u32 = u32::from_ne_bytes([0, 0, 0, tcp::PROTOCOL]);
-const WHOLE_TCP_MASK: u32 = u32::from_ne_bytes([!DONT_FRAGMENT, 0xff, 0, 0xff]);
+/// The second sixteen bytes of a frame with a whole TCP segment: no fragment's offset or flag. Whether it may be cut to fragments does
+/// not matter, nor how far it may go.
+const WHOLE_TCP: Pattern =
+    Pattern::ANY.with_bits(IP - 10, !DONT_FRAGMENT, 0).with(IP - 9, &[0]).with(IP - 7, &[tcp::PROTOCOL]);
+/// The same of the length of a header with timestamps and nothing else.
+const WHOLE_STAMPED: Pattern = WHOLE_TCP.with(IP - 14, &((ipv4::HEADER_LEN + tcp::STAMPED_LEN) as u16).to_be_bytes());
 const DONT_FRAGMENT: u8 = 0x40;
+const _: () = assert!(IP == 14, "where the patterns begin is counted from the frame's beginning");
 const _: () = assert!(ethernet::ETHERTYPE_IPV4 == 0x0800);
 
 #[cfg(test)]

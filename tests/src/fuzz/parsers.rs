@@ -2,7 +2,7 @@
 
 use handfast::wire::address::{Address, Mac};
 use handfast::wire::arp::Arp;
-use handfast::wire::checksum::{Demand, Sum};
+use handfast::wire::checksum::Sum;
 use handfast::wire::ethernet::Ethernet;
 use handfast::wire::icmp::Icmp;
 use handfast::wire::icmp6::Icmp6;
@@ -11,7 +11,7 @@ use handfast::wire::ipv6::Ipv6;
 use handfast::wire::ndp::Ndp;
 use handfast::wire::packet::{self, Kind, Net};
 use handfast::wire::tcp::{self, Header, Options, Segment};
-use handfast::wire::usual::{self, Ends};
+use handfast::wire::usual::{self, Ends, Usual};
 
 use super::frames::{self, Addresses};
 use super::{Seen, Source};
@@ -108,8 +108,7 @@ fn packet(bytes: &[u8]) {
     let (mut net, mut segment) = (Net::default(), Segment::default());
     let read = packet::read(bytes, true, &mut net, &mut segment);
     let mut usual_segment = Segment::default();
-    let dst_mac = bytes.first_chunk().map_or(0, |octets| Mac(*octets).word());
-    let usual = usual::read(bytes, dst_mac, Demand::new(true), &mut usual_segment);
+    let usual = Usual::new(bytes.first_chunk().map(|octets| Mac(*octets)), true).read(bytes, &mut usual_segment);
     if let Some(ends) = usual.filter(Ends::may_be) {
         assert_eq!((read, segment), (Ok(Kind::Tcp), usual_segment), "the short way is no other way");
         assert_eq!((Address::v4(ends.src), Address::v4(ends.dst)), (net.src, net.dst));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::wire::address::{Address, Mac};
+use crate::wire::address::Address;
 use crate::wire::ethernet::Ethernet;
 use crate::wire::packet::{self, Ip, Kind, Net};
 use crate::wire::tcp::{Flags, Header, Options, Seq, Timestamps};
@@ -41,13 +41,16 @@ proptest! {
         let any = packet::read(&bytes, verify, &mut net, &mut segment);
         // The place is not empty: nothing of what it held is left.
         let mut usual_segment = Segment { mss: Some(9), window_scale: Some(1), sack_permitted: true, ..Segment::default() };
-        let dst_mac = Mac(*bytes.first_chunk().unwrap()).word();
-        let usual = read(&bytes, dst_mac, Demand::new(verify), &mut usual_segment).filter(Ends::may_be);
+        let mac = Mac(*bytes.first_chunk().unwrap());
+        let usual = Usual::new(Some(mac), verify).read(&bytes, &mut usual_segment).filter(Ends::may_be);
         if let Some(Ends { src, dst, ports }) = usual {
             prop_assert_eq!((any, segment), (Ok(Kind::Tcp), usual_segment));
             prop_assert_eq!((net.src, net.dst), (Address::v4(src), Address::v4(dst)));
             prop_assert_eq!((ports >> 16, ports & 0xffff), (segment.src_port.into(), segment.dst_port.into()));
-            prop_assert_eq!(read(&bytes, dst_mac ^ 1 << 40, Demand::new(verify), &mut usual_segment), None);
+            let other = Mac(mac.0.map(|octet| octet ^ 1));
+            for mac in [Some(other), None] {
+                prop_assert_eq!(Usual::new(mac, verify).read(&bytes, &mut usual_segment), None);
+            }
         }
         let is_usual = net.link.header_len == 14 && usize::from(net.l4_offset) == L4_OFFSET && net.src.is_v4();
         prop_assert_eq!(usual.is_some(), any == Ok(Kind::Tcp) && is_usual);
