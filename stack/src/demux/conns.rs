@@ -3,7 +3,7 @@
 use core::fmt;
 use core::num::NonZeroU32;
 
-use super::slab::{Slab, Vacant};
+use super::slab::Slab;
 
 /// Names one connection of one worker. One that is no longer open is an error, never another connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,16 +41,21 @@ impl fmt::Debug for ConnId {
     }
 }
 
+/// What a connection keeps, in memory that the next one has after it.
+pub trait Record: Default {
+    /// Gives back what it has beside its own memory.
+    fn leave(&mut self);
+}
+
 /// The connections of one worker. `T` is what a connection keeps.
 #[derive(Debug)]
 pub struct Conns<T> {
     slab: Slab<T>,
 }
 
-impl<T> Conns<T> {
+impl<T: Record> Conns<T> {
     /// Room for up to `capacity` connections.
     pub fn with_capacity(capacity: u32) -> Conns<T> {
-        const { assert!(size_of::<Option<T>>() == size_of::<T>(), "give the record a spare bit pattern, such as an enum's") };
         Conns { slab: Slab::with_capacity(capacity) }
     }
 
@@ -61,10 +66,11 @@ impl<T> Conns<T> {
         Some((ConnId { index, generation }, conn))
     }
 
-    /// Takes a place for a connection that is made where it is to lie; `None` if the table is full.
+    /// Takes a place for a connection that is made where it lies, out of one that was there before; `None` if the table is full.
     #[inline(always)]
-    pub fn take_place(&mut self) -> Option<(u32, Vacant<'_, T>)> {
-        self.slab.take_place().map(|(index, _, place)| (index, place))
+    pub fn take_place(&mut self) -> Option<(ConnId, &mut T)> {
+        let (index, generation, place) = self.slab.take_place()?;
+        Some((ConnId { index, generation }, place))
     }
 
     /// The connection of this handle, if it still is.
@@ -107,7 +113,7 @@ impl<T> Conns<T> {
     /// Drops the connection at this place, if there is one. Its handle is stale from here on.
     #[inline]
     pub fn discard(&mut self, index: u32) {
-        self.slab.discard(index);
+        self.slab.vacate(index, T::leave);
     }
 
     /// Asks the processor to fetch the connection at this place.

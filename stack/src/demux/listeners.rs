@@ -17,7 +17,7 @@ pub struct ListenerId {
 }
 
 /// A port that accepts connections.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Listener {
     /// Where it listens: one address, every address of a family (`0.0.0.0`, `::`), or everywhere (`None`).
     pub address: Option<Address>,

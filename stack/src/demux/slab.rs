@@ -8,8 +8,7 @@ use handfast_drivers::prefetch::prefetch_all;
 /// Up to `capacity` records. Memory is reserved at construction and touched only as records are first used; the record
 /// freed last is used first, while it is still in the cache.
 ///
-/// Costs `size_of::<Option<T>>() + 8` bytes a record, rounded up to whole cache lines: a `T` with a spare bit pattern costs no more
-/// than itself.
+/// Costs `size_of::<T>() + 8` bytes a record, rounded up to whole cache lines.
 #[derive(Debug)]
 pub struct Slab<T> {
     places: Vec<Place<T>>,
@@ -19,53 +18,45 @@ pub struct Slab<T> {
     capacity: u32,
 }
 
-/// A place that was taken and has no record yet.
-#[derive(Debug)]
-#[must_use = "the place stays taken"]
-pub struct Vacant<'a, T>(&'a mut Option<T>);
-
-impl<'a, T> Vacant<'a, T> {
-    /// Puts the record there.
-    #[inline(always)]
-    pub fn fill(self, record: T) -> &'a mut T {
-        self.0.get_or_insert(record)
-    }
-}
-
 /// A record, and what the slab knows of its place, so that one look finds both.
 #[derive(Debug)]
 #[repr(C, align(64))]
 struct Place<T> {
-    record: Option<T>,
+    /// In a vacant place, one that means nothing.
+    record: T,
     /// Changes each time the record is removed.
     generation: NonZeroU32,
-    /// In a vacant place, the one that became vacant before it.
+    /// In a vacant place, the one that became vacant before it; else [`TAKEN`].
     next_free: u32,
 }
 
-impl<T> Slab<T> {
+impl<T: Default> Slab<T> {
     /// An empty slab for up to `capacity` records.
     pub fn with_capacity(capacity: u32) -> Slab<T> {
-        assert!(capacity < NONE, "the last index is none");
+        assert!(capacity < TAKEN, "the last two indices are none");
         Slab { places: Vec::with_capacity(capacity as usize), free: NONE, len: 0, capacity }
     }
 
     /// Stores a record: its index and generation, and the record where it lies; `None` if the slab is full.
     #[inline(always)]
     pub fn insert(&mut self, record: T) -> Option<(u32, NonZeroU32, &mut T)> {
-        self.take_place().map(|(index, generation, place)| (index, generation, place.fill(record)))
+        let (index, generation, place) = self.take_place()?;
+        *place = record;
+        Some((index, generation, place))
     }
 
-    /// Takes a place for a record that is made where it is to lie: its index and generation; `None` if the slab is full.
+    /// Takes a place for a record that is made where it lies, out of one that was there before: its index and generation; `None` if the
+    /// slab is full.
     #[inline(always)]
-    pub fn take_place(&mut self) -> Option<(u32, NonZeroU32, Vacant<'_, T>)> {
+    pub fn take_place(&mut self) -> Option<(u32, NonZeroU32, &mut T)> {
         if self.free == NONE {
             self.grow()?;
         }
         let index = self.free;
         let Place { record, generation, next_free } = &mut self.places[index as usize];
         (self.free, self.len) = (*next_free, self.len + 1);
-        Some((index, *generation, Vacant(record)))
+        *next_free = TAKEN;
+        Some((index, *generation, record))
     }
 
     /// Adds a place that no record was in yet.
@@ -75,7 +66,7 @@ impl<T> Slab<T> {
         if index == self.capacity {
             return None;
         }
-        self.places.push(Place { record: None, generation: FIRST_GENERATION, next_free: NONE });
+        self.places.push(Place { record: T::default(), generation: FIRST_GENERATION, next_free: NONE });
         self.free = index;
         Some(())
     }
@@ -83,27 +74,27 @@ impl<T> Slab<T> {
     /// The record at `index`.
     #[inline]
     pub fn get(&self, index: u32) -> Option<&T> {
-        self.places.get(index as usize)?.record.as_ref()
+        self.entry(index).map(|(_, record)| record)
     }
 
     /// The record at `index`, to change.
     #[inline]
     pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
-        self.places.get_mut(index as usize)?.record.as_mut()
+        self.entry_mut(index).map(|(_, record)| record)
     }
 
     /// The record at `index` and its generation.
     #[inline(always)]
     pub fn entry(&self, index: u32) -> Option<(NonZeroU32, &T)> {
-        let place = self.places.get(index as usize)?;
-        Some((place.generation, place.record.as_ref()?))
+        let place = self.places.get(index as usize).filter(|place| place.next_free == TAKEN)?;
+        Some((place.generation, &place.record))
     }
 
     /// The record at `index`, to change, and its generation.
     #[inline(always)]
     pub fn entry_mut(&mut self, index: u32) -> Option<(NonZeroU32, &mut T)> {
-        let place = self.places.get_mut(index as usize)?;
-        Some((place.generation, place.record.as_mut()?))
+        let place = self.places.get_mut(index as usize).filter(|place| place.next_free == TAKEN)?;
+        Some((place.generation, &mut place.record))
     }
 
     /// The record at `index` if it is still the one that was given this generation.
@@ -123,23 +114,21 @@ impl<T> Slab<T> {
     /// Takes the record at `index` out, if there is one.
     #[inline]
     pub fn remove(&mut self, index: u32) -> Option<T> {
-        let place = self.places.get_mut(index as usize)?;
-        let record = place.record.take()?;
-        place.vacated(self.free);
-        (self.free, self.len) = (index, self.len - 1);
-        Some(record)
+        let mut record = T::default();
+        self.vacate(index, |old| record = core::mem::take(old)).then_some(record)
     }
 
-    /// Drops the record at `index` where it lies, if there is one.
+    /// Vacates the place at `index`, if there is a record: `leave` is to take what that has beside its own memory. Whether there was one.
     #[inline(always)]
-    pub fn discard(&mut self, index: u32) {
-        if let Some(place) = self.places.get_mut(index as usize)
-            && place.record.is_some()
-        {
-            place.vacated(self.free);
-            (self.free, self.len) = (index, self.len - 1);
-            place.record = None;
-        }
+    pub fn vacate(&mut self, index: u32, leave: impl FnOnce(&mut T)) -> bool {
+        let place = self.places.get_mut(index as usize).filter(|place| place.next_free == TAKEN);
+        let Some(place) = place else { return false };
+        leave(&mut place.record);
+        // Handles of the record that was here are stale from here on.
+        place.generation = place.generation.checked_add(1).unwrap_or(FIRST_GENERATION);
+        place.next_free = self.free;
+        (self.free, self.len) = (index, self.len - 1);
+        true
     }
 
     /// Asks the processor to fetch the record at `index`.
@@ -170,22 +159,14 @@ impl<T> Slab<T> {
 
     /// All records, each with its index and generation. Walks over every index that was ever used.
     pub fn iter(&self) -> impl Iterator<Item = (u32, NonZeroU32, &T)> {
-        let places = (0..).zip(&self.places);
-        places.filter_map(|(index, place)| Some((index, place.generation, place.record.as_ref()?)))
-    }
-}
-
-impl<T> Place<T> {
-    /// Handles of the record that was here are stale from here on.
-    #[inline(always)]
-    fn vacated(&mut self, free: u32) {
-        self.generation = self.generation.checked_add(1).unwrap_or(FIRST_GENERATION);
-        self.next_free = free;
+        let taken = (0..).zip(&self.places).filter(|(_, place)| place.next_free == TAKEN);
+        taken.map(|(index, place)| (index, place.generation, &place.record))
     }
 }
 
 const FIRST_GENERATION: NonZeroU32 = NonZeroU32::MIN;
 const NONE: u32 = u32::MAX;
+const TAKEN: u32 = u32::MAX - 1;
 
 #[cfg(test)]
 mod tests;

@@ -177,18 +177,16 @@ impl Stack {
         let narrow = self.ip.knows_narrow_paths();
         let Stack { half_open, listeners, conns, isn, env, flows, marked, .. } = self;
         let Some(record) = half_open.get(at).filter(|record| record.key == *key) else { return false };
-        if narrow || !usual::completes(record, seg) {
-            return false;
-        }
+        let Some(stamps) = usual::completes(record, seg).filter(|_| !narrow) else { return false };
         let Some(listener) = listeners.at_mut(record.listener, key) else { return false };
-        let Some((conn, place)) = conns.take_place() else { return false };
-        let mut tcb = open::passive(record, seg, record.mss, isn.timestamp_offset(*hash), env);
-        usual::third_segment(&mut tcb, seg);
-        tcb.place = flows.replace(*hash, Owner::SynRcvd(at), Owner::Conn(conn)).unwrap_or(Place::BEYOND);
+        let Some((conn, tcb)) = conns.take_place() else { return false };
+        open::passive(tcb, record, (seg, Some(stamps)), record.mss, isn.timestamp_offset(*hash), env);
+        usual::third_segment(tcb, seg, stamps);
+        let owner = Owner::Conn(conn.index());
+        tcb.place = flows.replace(*hash, Owner::SynRcvd(at), owner).unwrap_or(Place::BEYOND);
         // It is new, so it is in no queue yet.
         tcb.bits.set(Bits::MARKED);
-        place.fill(tcb);
-        marked.push_back(conn);
+        marked.push_back(conn.index());
         env.metrics.count(Counter::Established);
         // A listener that was closed and opened again does not know those before it.
         listener.half_open = listener.half_open.saturating_sub(1);
@@ -244,15 +242,16 @@ impl Stack {
         let Stack { half_open, listeners, conns, isn, env, flows, .. } = self;
         let record = half_open.get(at)?;
         let listener = listeners.at_mut(record.listener, &record.key)?;
-        let (conn, place) = conns.take_place()?;
-        let tcb = place.fill(open::passive(record, seg, mss, isn.timestamp_offset(hash), env));
+        let (conn, tcb) = conns.take_place()?;
+        open::passive(tcb, record, (seg, seg.timestamps), record.mss.min(mss), isn.timestamp_offset(hash), env);
         open::agree_to_less(tcb, record);
         env.metrics.count(Counter::Established);
         // A listener that was closed and opened again does not know those before it.
         listener.half_open = listener.half_open.saturating_sub(1);
         half_open.discard(at, record.retries);
-        tcb.place = flows.replace(hash, Owner::SynRcvd(at), Owner::Conn(conn)).unwrap_or(Place::BEYOND);
-        Some(conn)
+        let owner = Owner::Conn(conn.index());
+        tcb.place = flows.replace(hash, Owner::SynRcvd(at), owner).unwrap_or(Place::BEYOND);
+        Some(conn.index())
     }
 
     /// The handshake is complete, but there is nobody to connect to, or no room.
@@ -447,11 +446,12 @@ impl Stack {
             return self.env.metrics.dropped(DropReason::ListenRefused);
         }
         let (mss, ts_offset) = (self.local_mss(&record.key), self.isn.timestamp_offset(arrived.hash));
-        let mut tcb = open::passive(record, &arrived.seg, mss, ts_offset, &self.env);
-        open::agree_to_less(&mut tcb, record);
-        let Some((conn, tcb)) = self.conns.insert(tcb) else {
+        let Some((conn, tcb)) = self.conns.take_place() else {
             return self.env.metrics.dropped(DropReason::ConnectionsFull);
         };
+        let seg = &arrived.seg;
+        open::passive(tcb, record, (seg, seg.timestamps), record.mss.min(mss), ts_offset, &self.env);
+        open::agree_to_less(tcb, record);
         let conn = conn.index();
         let Some(place) = self.flows.insert(arrived.hash, Owner::Conn(conn)) else {
             self.conns.discard(conn);

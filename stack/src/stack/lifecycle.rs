@@ -65,8 +65,8 @@ impl Stack {
         let hash = self.take_port(&mut key).ok_or(ConnectError::NoPort)?;
         let (iss, mss) = (self.isn.generate(&key, self.env.now), self.local_mss(&key));
         let ts_offset = self.isn.timestamp_offset(hash);
-        let tcb = open::active(key, iss, mss, ts_offset, &self.env);
-        let (conn, tcb) = self.conns.insert(tcb).ok_or(ConnectError::TooManyConnections)?;
+        let (conn, tcb) = self.conns.take_place().ok_or(ConnectError::TooManyConnections)?;
+        open::active(tcb, key, iss, mss, ts_offset, &self.env);
         let Some(place) = self.flows.insert(hash, Owner::Conn(conn.index())) else {
             self.conns.discard(conn.index());
             return Err(ConnectError::TooManyConnections);

@@ -9,6 +9,7 @@ use crate::config::TcpConfig;
 use crate::demux::flow::FlowKey;
 use crate::demux::syn_rcvd::{Offered, SynRcvd};
 use crate::metrics::{Counter, DropReason};
+use crate::tcp::congestion::Congestion;
 use crate::tcp::env::Env;
 use crate::tcp::input::{self, Verdict};
 use crate::tcp::rtt::Rtt;
@@ -17,18 +18,27 @@ use crate::tcp::tcb::{Bits, Events, Tcb};
 use crate::tcp::{ack, timers};
 use crate::wire::tcp::{Flags, Header, Options, Segment, Seq, Timestamps};
 
-/// The connection that an active open begins, which owes its SYN. `mss` is what our path carries.
+/// Makes a record the connection that an active open begins, which owes its SYN. `mss` is what our path carries.
 #[inline(always)]
-pub fn active(key: FlowKey, iss: Seq, mss: u16, ts_offset: u32, env: &Env) -> Tcb {
-    let mut tcb = Tcb::new(key, iss, mss);
-    tcb.ts_offset = ts_offset;
-    tcb.begin(State::SynSent);
+pub fn active(tcb: &mut Tcb, key: FlowKey, iss: Seq, mss: u16, ts_offset: u32, env: &Env) {
+    tcb.key = key;
+    tcb.events = Events::default();
     let owed = Bits::ACTIVE.and(Bits::SYN_OWED).and(Bits::IDLE_ARMED);
     tcb.bits = env.fixed.own_bits.and(owed).and(Bits::APP_KNOWS);
-    tcb.rcv_shift = env.fixed.own_shift;
+    (tcb.rcv_nxt, tcb.rcv_adv, tcb.last_ack_sent) = (Seq(0), Seq(0), Seq(0));
+    (tcb.ts_recent, tcb.ts_recent_at_ms) = (0, 0);
+    (tcb.snd_una, tcb.snd_nxt, tcb.snd_end) = (iss, iss, iss.add(1));
+    (tcb.snd_wnd, tcb.snd_wl1, tcb.snd_wl2) = (0, Seq(0), Seq(0));
+    tcb.mss = mss;
+    tcb.congestion = Congestion::new();
+    tcb.renew(State::SynSent);
     tcb.idle_at_ms = env.now_ms.wrapping_add(env.fixed.connect_give_up_ms);
     tcb.answered_at_ms = env.now_ms.wrapping_sub(input::ANSWERS_APART_MS);
-    tcb
+    tcb.heard_at_ms = 0;
+    tcb.rtt = Rtt::default();
+    tcb.ts_offset = ts_offset;
+    (tcb.snd_wnd_max, tcb.iss, tcb.irs) = (0, iss, Seq(0));
+    (tcb.snd_shift, tcb.rcv_shift) = (0, env.fixed.own_shift);
 }
 
 /// SEGMENT ARRIVES in SYN-SENT (RFC 9293 §3.10.7.3).
@@ -161,38 +171,47 @@ fn open_congestion(tcb: &mut Tcb) {
     }
 }
 
-/// The connection that a half-open record becomes, as if all were agreed and the SYN-ACK was sent once: if not,
-/// [`agree_to_less`]. `seg` is the ACK that completed it, whose text, FIN and timestamp are still to be taken. `mss` is what our path
-/// carries.
+/// Makes a record the connection that a half-open one becomes, as if all were agreed and the SYN-ACK was sent once: if not,
+/// [`agree_to_less`]. `seg` is the ACK that completed it, whose text, FIN and timestamp are still to be taken; `stamps` those that came
+/// with it. `mss` is what both ends and our path carry.
 #[inline(always)]
-pub fn passive(record: &SynRcvd, seg: &Segment, mss: u16, ts_offset: u32, env: &Env) -> Tcb {
-    let mut tcb = Tcb::new(record.key, record.iss, record.mss.min(mss));
-    tcb.ts_offset = ts_offset;
-    tcb.begin(State::Established);
+pub fn passive(
+    tcb: &mut Tcb,
+    record: &SynRcvd,
+    (seg, stamps): (&Segment, Option<Timestamps>),
+    mss: u16,
+    ts_offset: u32,
+    env: &Env,
+) {
+    tcb.key = record.key;
     tcb.events = Events::ACCEPTED;
     tcb.bits = env.fixed.own_bits.and(ALL_AGREED);
     tcb.irs = record.irs;
-    tcb.rcv_nxt = record.irs.add(1);
-    tcb.rcv_adv = tcb.rcv_nxt.add(env.fixed.syn_window);
+    tcb.rcv_nxt = tcb.irs.add(1);
     tcb.last_ack_sent = tcb.rcv_nxt;
-    tcb.snd_una = tcb.snd_end;
-    tcb.snd_nxt = tcb.snd_end;
-    (tcb.ts_recent, tcb.ts_recent_at_ms) = (record.ts_recent, env.now_ms);
-    tcb.heard_at_ms = env.now_ms;
-    tcb.answered_at_ms = env.now_ms.wrapping_sub(input::ANSWERS_APART_MS);
-    if let Some(timestamps) = seg.timestamps
-        && let Some(rtt_ms) = since_echo_ms(&tcb, timestamps.echo, env)
-    {
-        tcb.rtt = Rtt::first(rtt_ms * 1_000);
-    }
+    tcb.rcv_adv = tcb.rcv_nxt.add(env.fixed.syn_window);
+    tcb.iss = record.iss;
+    tcb.snd_end = tcb.iss.add(1);
+    (tcb.snd_una, tcb.snd_nxt) = (tcb.snd_end, tcb.snd_end);
     (tcb.snd_shift, tcb.rcv_shift) = (record.offered.shift(), env.fixed.own_shift);
     tcb.snd_wnd = u32::from(seg.window) << tcb.snd_shift;
     tcb.snd_wnd_max = tcb.snd_wnd;
     (tcb.snd_wl1, tcb.snd_wl2) = (seg.seq, seg.ack);
-    tcb.congestion.start(u32::from(tcb.mss) - TIMESTAMPS_LEN);
+    tcb.mss = mss;
+    tcb.congestion = Congestion::new();
     tcb.congestion.recover = tcb.iss;
-    timers::arm_keepalive(&mut tcb, env);
-    tcb
+    tcb.congestion.start(u32::from(tcb.mss) - TIMESTAMPS_LEN);
+    tcb.renew(State::Established);
+    (tcb.ts_recent, tcb.ts_recent_at_ms) = (record.ts_recent, env.now_ms);
+    tcb.heard_at_ms = env.now_ms;
+    tcb.answered_at_ms = env.now_ms.wrapping_sub(input::ANSWERS_APART_MS);
+    tcb.ts_offset = ts_offset;
+    tcb.rtt = match stamps.and_then(|stamps| since_echo_ms(tcb, stamps.echo, env)) {
+        Some(rtt_ms) => Rtt::first(rtt_ms * 1_000),
+        None => Rtt::default(),
+    };
+    tcb.idle_at_ms = 0;
+    timers::arm_keepalive(tcb, env);
 }
 
 /// What is otherwise where the SYN did not offer all options, or the SYN-ACK was sent several times.

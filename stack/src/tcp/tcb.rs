@@ -12,6 +12,7 @@
 
 use alloc::boxed::Box;
 
+use crate::demux::conns::Record;
 use crate::demux::flow::FlowKey;
 use crate::demux::flows::Place;
 use crate::ip::NeighbourId;
@@ -138,14 +139,12 @@ const _: () = assert!(size_of::<Tcb>() <= 248, "with its handle's generation, a 
 
 impl Tcb {
     /// A closed connection of `key` that knows nothing yet.
-    #[inline(always)]
     pub fn new(key: FlowKey, iss: Seq, mss: u16) -> Tcb {
         Tcb {
             key,
             state: State::Closed,
             closed: None,
             events: Events::default(),
-            tail_probed: false,
             bits: Bits::default(),
             rcv_nxt: Seq(0),
             rcv_adv: Seq(0),
@@ -177,7 +176,6 @@ impl Tcb {
             stalled_at_ms: 0,
             sent_at_ms: 0,
             rtt: Rtt::default(),
-            rtx_for: RtxTimer::Timeout,
             cold: None,
             user: 0,
             place: Place::BEYOND,
@@ -191,10 +189,28 @@ impl Tcb {
             probes: 0,
             persist_backoff: 0,
             stamp_us: 0,
+            rtx_for: RtxTimer::Timeout,
+            tail_probed: false,
         }
     }
 
-    /// The state as it is first recorded: SYN-SENT of an active open, or ESTABLISHED out of a half-open record.
+    /// Makes what every connection begins with of what another has left: the rest is for those who open it to write, and
+    /// its place in the index for those who enter it there.
+    #[inline(always)]
+    pub fn renew(&mut self, state: State) {
+        debug_assert!(self.cold.is_none(), "what was left has nothing beside its own memory");
+        (self.state, self.closed) = (state, None);
+        (self.tx, self.tx_unsent, self.tx_frames) = (Chain::EMPTY, super::chain::NIL, 0);
+        (self.rx, self.rx_bytes, self.rx_frames, self.rcv_mss) = (Chain::EMPTY, 0, 0, RCV_MSS_MIN);
+        (self.rtx_at_ms, self.ack_at_ms, self.app_at_ms, self.wheel_at_ms) = (0, 0, 0, 0);
+        (self.stalled_at_ms, self.sent_at_ms) = (0, 0);
+        (self.user, self.neighbour) = (0, NeighbourId::default());
+        (self.probes, self.persist_backoff, self.stamp_us) = (0, 0, 0);
+        (self.rtx_for, self.tail_probed) = (RtxTimer::Timeout, false);
+    }
+
+    /// The state as it is first recorded.
+    #[cfg(test)]
     pub fn begin(&mut self, state: State) {
         debug_assert!(self.state == State::Closed);
         self.state = state;
@@ -270,6 +286,19 @@ impl Tcb {
     #[inline]
     pub fn ts_value(&self, now_ms: u32) -> u32 {
         now_ms.wrapping_add(self.ts_offset)
+    }
+}
+
+impl Default for Tcb {
+    fn default() -> Tcb {
+        Tcb::new(FlowKey::default(), Seq(0), 0)
+    }
+}
+
+impl Record for Tcb {
+    #[inline(always)]
+    fn leave(&mut self) {
+        self.cold = None;
     }
 }
 

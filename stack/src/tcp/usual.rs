@@ -79,26 +79,25 @@ pub fn opens(tcb: &mut Tcb, seg: &Segment, env: &mut Env) -> bool {
     true
 }
 
-/// Whether this is the third segment as it nearly always is: in order, not older than the SYN, with the ACK of our SYN-ACK, which was
-/// sent once and agreed to all options, without text.
+/// The timestamps of the third segment as it nearly always is: in order, not older than the SYN, with the ACK of our SYN-ACK, which was
+/// sent once and agreed to all options, without text. `None` for any other segment.
 #[inline(always)]
-pub fn completes(record: &SynRcvd, seg: &Segment) -> bool {
-    let Some(timestamps) = seg.timestamps else { return false };
-    seg.payload_len == 0
+pub fn completes(record: &SynRcvd, seg: &Segment) -> Option<Timestamps> {
+    let timestamps = seg.timestamps?;
+    let is_usual = seg.payload_len == 0
         && seg.seq == record.irs.add(1)
         && seg.ack == record.iss.add(1)
         && seg.flags.only(Flags::SYN | Flags::RST | Flags::ACK) == Flags::ACK
         && timestamps.value.wrapping_sub(record.ts_recent) as i32 >= 0
         && record.offered.is_all()
-        && record.retries == 0
+        && record.retries == 0;
+    is_usual.then_some(timestamps)
 }
 
 /// What [`open::passive`] leaves of a segment that [`completes`].
 #[inline(always)]
-pub fn third_segment(tcb: &mut Tcb, seg: &Segment) {
-    if let Some(timestamps) = seg.timestamps {
-        tcb.ts_recent = timestamps.value;
-    }
+pub fn third_segment(tcb: &mut Tcb, seg: &Segment, timestamps: Timestamps) {
+    tcb.ts_recent = timestamps.value;
     if seg.flags.fin() {
         close::take_fin(tcb);
         tcb.enter(State::CloseWait);

@@ -26,16 +26,15 @@ fn a_generation_is_never_zero() {
 
 #[test]
 fn the_memory_of_a_record_is_its_own_and_eight_bytes() {
+    #[derive(Default)]
     struct Record {
-        _words: [u64; 30],
-        _bytes: [u8; 7],
-        _state: core::cmp::Ordering,
+        _words: [u64; 31],
     }
     assert_eq!(size_of::<Place<Record>>(), 256);
     let mut slab = Slab::with_capacity(3);
     let reserved = slab.places.capacity();
     for _ in 0..3 {
-        slab.insert(Record { _words: [0; 30], _bytes: [0; 7], _state: core::cmp::Ordering::Less });
+        slab.insert(Record::default());
     }
     assert_eq!(slab.places.as_ptr() as usize % 64, 0);
     for index in 0..3 {

@@ -28,7 +28,8 @@ fn env() -> Env {
 
 fn opening(env: &Env) -> Tcb {
     let (local, remote) = (Address::v4([10, 0, 0, 1]), Address::v4([10, 0, 0, 2]));
-    let mut tcb = open::active(FlowKey { local, remote, local_port: 1, remote_port: 2 }, ISS, 1_460, 1_000, env);
+    let (mut tcb, key) = (Tcb::default(), FlowKey { local, remote, local_port: 1, remote_port: 2 });
+    open::active(&mut tcb, key, ISS, 1_460, 1_000, env);
     tcb.snd_nxt = ISS.add(1);
     tcb.bits.clear(Bits::SYN_OWED);
     timers::arm_rtx(&mut tcb, env);
@@ -215,13 +216,17 @@ fn the_third_segment_taken_in_one_go_leaves_what_all_the_steps_leave() {
             timestamps: (!has(5)).then_some(Timestamps { value, echo: env.now_ms + 1_000 - 30 }),
             ..Segment::default()
         };
-        if !completes(&record, &seg) {
+        let Some(stamps) = completes(&record, &seg) else {
             left += 1;
             continue;
-        }
+        };
         taken += 1;
-        let [mut at_once, mut by_steps] = [(); 2].map(|()| open::passive(&record, &seg, 1_460, 1_000, &env));
-        third_segment(&mut at_once, &seg);
+        let [mut at_once, mut by_steps] = [(); 2].map(|()| {
+            let mut tcb = Tcb::default();
+            open::passive(&mut tcb, &record, (&seg, seg.timestamps), record.mss, 1_000, &env);
+            tcb
+        });
+        third_segment(&mut at_once, &seg, stamps);
         open::agree_to_less(&mut by_steps, &record);
         assert_eq!(open::syn_rcvd_arrives(&record, &seg, &env.config), open::HalfOpen::Complete);
         assert_eq!(input::segment_arrives(&mut by_steps, &seg, &mut None, &mut env), Ok(()), "{seg:?}");
