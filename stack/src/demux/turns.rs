@@ -66,10 +66,17 @@ impl Turns {
         core::mem::take(&mut self.before)
     }
 
-    /// A walk has ended. The last `left` have not had their turn: they are the first in the next.
+    /// A walk has ended: all have had their turn.
     #[inline]
-    pub fn ended(&mut self, walk: Walk, left: usize) {
-        self.before = Walk { first: walk.end - left, ..walk };
+    pub fn ended(&mut self, walk: Walk) {
+        self.before = Walk { first: walk.end, ..walk };
+    }
+
+    /// A walk has ended before this one had its turn: it is the first in the next.
+    #[inline(never)]
+    pub fn ended_before(&mut self, walk: Walk, index: u32) {
+        let had = walk.indices().iter().position(|&at| at == index).unwrap_or(walk.indices().len());
+        self.before = Walk { first: walk.first + had, ..walk };
     }
 
     /// The index at place `at`, counted from the front.

@@ -298,7 +298,7 @@ impl Stack {
             for &at in walk.indices() {
                 self.call_for(at, app);
             }
-            self.marked.ended(walk, 0);
+            self.marked.ended(walk);
         }
         if self.wake_at.is_some_and(|at| at <= self.env.now) {
             self.wake_at = None;
@@ -343,15 +343,16 @@ impl Stack {
             let end = is_news.then(|| (tcb.closed.unwrap_or(Closed::Orderly), tcb.bits));
             return self.report_end(conn, end, app);
         }
-        let is_owing = tcb.bits.has(Bits::OWING);
-        tcb.bits.clear(Bits::MARKED);
-        if is_owing {
-            return;
-        }
-        if tcb.bits.has(output::OWED.and(Bits::RESET_OWED)) || output::is_owing(tcb) {
-            tcb.bits.set(Bits::OWING);
+        let mut bits = tcb.bits;
+        bits.clear(Bits::MARKED);
+        if bits.has(Bits::OWING) {
+            tcb.bits = bits;
+        } else if bits.has(output::OWED.and(Bits::RESET_OWED)) || output::is_owing(tcb) {
+            bits.set(Bits::OWING);
+            tcb.bits = bits;
             self.owing.push_back(at);
         } else {
+            tcb.bits.clear(Bits::MARKED);
             self.settle(at);
         }
     }
@@ -392,18 +393,18 @@ impl Stack {
             bits.set(Bits::REPORTED);
         }
         bits.clear(Bits::MARKED);
-        tcb.bits = bits;
         if bits.has(Bits::OWING) {
-            return;
-        }
-        // What owes nothing need not wait for its output.
-        if bits.only(Bits::REPORTED.and(Bits::RESET_OWED)) == Bits::REPORTED && !output::is_owing(tcb) {
+            tcb.bits = bits;
+        } else if bits.only(Bits::REPORTED.and(Bits::RESET_OWED)) == Bits::REPORTED && !output::is_owing(tcb) {
+            // What owes nothing need not wait for its output.
+            tcb.bits = bits;
             let ending = Ending::of(tcb);
             self.release(at, ending);
-            return;
+        } else {
+            bits.set(Bits::OWING);
+            tcb.bits = bits;
+            self.owing.push_back(at);
         }
-        tcb.bits.set(Bits::OWING);
-        self.owing.push_back(at);
     }
 
     #[cold]

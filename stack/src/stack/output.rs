@@ -15,24 +15,38 @@ use crate::tcp::timers;
 use crate::timer_wheel::TimerWheel;
 use crate::trace::TraceKind;
 use crate::wire::address::{Address, Mac};
-use crate::wire::ethernet::Ethernet;
+use crate::wire::packet::UsualStart;
 use crate::wire::tcp::Flags;
 
 /// The path to a neighbour, as long as a burst is made: many connections in a row have the same.
 struct Way {
-    neighbour: NeighbourId,
-    /// Who is reached through it.
-    remote: Address,
+    to: Towards,
     path: Path,
+    /// The same, if it is usual, and to nobody else.
+    at_sight: Towards,
+    start: UsualStart,
 }
 
 impl Way {
-    /// No connection's peer is unspecified.
+    /// By this path, to whom it leads.
     #[inline(always)]
-    fn to_nobody(link: Ethernet) -> Way {
-        let (neighbour, remote) = (NeighbourId::NOBODY, Address::UNSPECIFIED_V4);
-        Way { neighbour, remote, path: Path::new(link, &remote, false) }
+    fn new(to: Towards, path: Path) -> Way {
+        let (at_sight, start) = path.usual().map_or((Towards::NOBODY, UsualStart::default()), |start| (to, *start));
+        Way { to, path, at_sight, start }
     }
+}
+
+/// Whom connections in a row have as their peer.
+#[derive(Clone, Copy)]
+struct Towards {
+    neighbour: NeighbourId,
+    /// Who is reached through it.
+    remote: Address,
+}
+
+impl Towards {
+    /// No connection's peer is unspecified.
+    const NOBODY: Towards = Towards { neighbour: NeighbourId::NOBODY, remote: Address::UNSPECIFIED_V4 };
 
     /// Whether a connection's segments go this way, too. Who goes to one neighbour, or to one address, is of one family.
     #[inline(always)]
@@ -65,22 +79,21 @@ impl Stack {
         tx: &mut TxBurst,
         send_for: impl Fn(&mut Stack, u32, &mut Way, &mut TxBurst) -> Progress,
     ) -> bool {
-        let mut way = Way::to_nobody(self.ip.ethernet(Mac::default()));
+        let nowhere = Path::new(self.ip.ethernet(Mac::default()), &Address::UNSPECIFIED_V4, true);
+        let mut way = Way::new(Towards::NOBODY, nowhere);
         for _ in 0..self.owing.walks() {
             let walk = self.owing.walk();
-            let mut waiting = walk.indices().iter();
-            while let Some(&at) = waiting.next() {
+            for &at in walk.indices() {
                 match send_for(self, at, &mut way, tx) {
                     Progress::Done => {}
                     Progress::Full => {
-                        let left = waiting.len() + 1;
-                        self.owing.ended(walk, left);
+                        self.owing.ended_before(walk, at);
                         return false;
                     }
                     Progress::NoFrame => self.owing.push_back(at),
                 }
             }
-            self.owing.ended(walk, 0);
+            self.owing.ended(walk);
         }
         true
     }
@@ -89,9 +102,10 @@ impl Stack {
     #[inline(always)]
     fn send_for(&mut self, at: u32, way: &mut Way, tx: &mut TxBurst) -> Progress {
         let Some(tcb) = self.conns.at_mut(at) else { return Progress::Done };
-        let leads = way.leads_to_peer_of(tcb);
-        let Some(start) = way.path.usual().filter(|_| leads) else { return self.send_for_any(at, way, tx) };
-        match output::run_at_sight(tcb, &mut self.env, start, tx, Bits::OWING) {
+        if !way.at_sight.leads_to_peer_of(tcb) {
+            return self.send_for_any(at, way, tx);
+        }
+        match output::run_at_sight(tcb, &mut self.env, &way.start, tx, Bits::OWING) {
             AtSight::Done => match ending(tcb) {
                 Some(ending) => self.release(at, ending),
                 None => {
@@ -117,7 +131,7 @@ impl Stack {
         }
         let (waiting, mut progress) = (tx.len(), Progress::Done);
         if output::is_owing(tcb) {
-            if !way.leads_to_peer_of(tcb) {
+            if !way.to.leads_to_peer_of(tcb) {
                 match find_way(tcb, Some(at), &mut self.ip, &self.env, self.tx_checksum) {
                     Ok(found) => *way = found,
                     Err(next_hop) => return self.cannot_send(at, next_hop),
@@ -154,7 +168,7 @@ impl Stack {
         tcb.bits.clear(Bits::RESET_OWED);
         if output::knows_us(tcb) {
             // A reset waits for nobody.
-            let mut leads = way.leads_to_peer_of(tcb);
+            let mut leads = way.to.leads_to_peer_of(tcb);
             if !leads && let Ok(found) = find_way(tcb, None, &mut self.ip, &self.env, self.tx_checksum) {
                 (*way, leads) = (found, true);
             }
@@ -252,9 +266,8 @@ fn find_way(tcb: &mut Tcb, waiter: Option<u32>, ip: &mut Ip, env: &Env, tx_check
     let way = |ip: &Ip, neighbour, mac| {
         // Behind a router of both families, the way of one connection is not that of the next.
         let is_shared = !ip.has_router_of_both() && neighbour != NeighbourId::NOBODY;
-        let (neighbour, whose) =
-            if is_shared { (neighbour, remote) } else { (NeighbourId::NOBODY, Address::UNSPECIFIED_V4) };
-        Way { neighbour, remote: whose, path: Path::new(ip.ethernet(mac), &remote, tx_checksum) }
+        let to = if is_shared { Towards { neighbour, remote } } else { Towards::NOBODY };
+        Way::new(to, Path::new(ip.ethernet(mac), &remote, tx_checksum))
     };
     if let Some(mac) = ip.fresh(env.now, tcb.neighbour) {
         return Ok(way(ip, tcb.neighbour, mac));

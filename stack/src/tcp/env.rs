@@ -54,8 +54,8 @@ pub struct Fixed {
     /// Rcv.Wind.Shift of who may tell the whole window while nothing is kept. No shift at all, where the frames that may be kept hold it only if the
     /// peer's segments are large.
     pub whole_window_shift: u8,
-    /// The shortest retransmission timeout, in microseconds.
-    pub rto_min_us: u64,
+    /// Which round trips have the shortest retransmission timeout: [`Rtt::is_short`].
+    pub short_rtt_us: u64,
     /// As many milliseconds as a timer is armed for that.
     pub rto_min_ms: u32,
     /// The same of the timeout before anything was measured.
@@ -81,7 +81,7 @@ impl Fixed {
             whole_window_field: (whole_window >> own_shift) as u16,
             half_buffer: config.recv_buffer_bytes / 2,
             whole_window_shift: if frames_suffice { own_shift } else { u8::MAX },
-            rto_min_us: config.rto_min.as_micros(),
+            short_rtt_us: Rtt::short_us(config),
             rto_min_ms: Rtt { srtt_us: 1, ..Rtt::default() }.timeout_ms(config),
             rto_initial_ms: Rtt::default().timeout_ms(config),
             own_bits: if config.nagle { Bits::default() } else { Bits::NODELAY },

@@ -99,15 +99,14 @@ pub fn run_at_sight(tcb: &mut Tcb, env: &mut Env, start: &UsualStart, tx: &mut T
         .and(Bits::RESET_OWED)
         .and(Bits::AWAITS_NEIGHBOUR)
         .and(Bits::TRACED);
-    if tcb.bits.has(Bits::SYN_OWED.and(Bits::RESET_OWED)) {
+    if tcb.bits.only(RARE.and(Bits::TIMESTAMPS)) != Bits::TIMESTAMPS {
         return match tcb.bits.only(RARE) {
             Bits::SYN_OWED => first_syn(tcb, env, start, tx, owing),
             Bits::RESET_OWED => reset_at_sight(tcb, env, start, tx, owing),
             _ => AtSight::Not,
         };
     }
-    let is_usual = tcb.bits.only(RARE.and(Bits::TIMESTAMPS)) == Bits::TIMESTAMPS
-        && tcb.tx_unsent == NIL
+    let is_usual = tcb.tx_unsent == NIL
         && tcb.cold.is_none()
         && tcb.state().is_synchronised()
         && recv::may_tell_whole_window(tcb, env);
@@ -133,13 +132,13 @@ fn first_syn(tcb: &mut Tcb, env: &Env, start: &UsualStart, tx: &mut TxBurst, owi
         Ok(out) => out,
         Err(waits) => return AtSight::Waits(waits),
     };
-    tcb.snd_nxt = tcb.iss.add(1);
-    tcb.bits.clear(owing.and(Bits::SYN_OWED).and(Bits::ACK_NOW));
-    timers::start_first_rtx(tcb, env);
     let (out, pseudo_header) = packet::emit_usual_lower(out, start, &tcb.key_ip(), 0);
     let timestamps = Timestamps { value: tcb.ts_value(env.now_ms), echo: 0 };
     let header = syn_header(tcb, env, Options::of_syn(tcb.mss, env.fixed.own_shift, timestamps));
     header.emit(&[], out, pseudo_header, &[], true);
+    tcb.snd_nxt = tcb.iss.add(1);
+    tcb.bits.clear(owing.and(Bits::SYN_OWED).and(Bits::ACK_NOW));
+    timers::start_first_rtx(tcb, env);
     AtSight::Armed
 }
 
@@ -149,10 +148,10 @@ fn first_fin(tcb: &mut Tcb, env: &Env, start: &UsualStart, tx: &mut TxBurst, owi
         Ok(out) => out,
         Err(waits) => return AtSight::Waits(waits),
     };
+    emit_stamped(out, tcb, env, tcb.snd_end, Flags::FIN | Flags::ACK, start, recv::advertise_whole);
     tcb.bits.clear(owing.and(Bits::CWND_LIMITED));
     told(tcb);
     fin_sent(tcb, env);
-    emit_stamped(out, tcb, env, tcb.snd_end, Flags::FIN | Flags::ACK, start, recv::advertise_whole);
     AtSight::Armed
 }
 
@@ -162,9 +161,9 @@ fn bare_ack(tcb: &mut Tcb, env: &Env, start: &UsualStart, tx: &mut TxBurst, owin
         Ok(out) => out,
         Err(waits) => return AtSight::Waits(waits),
     };
+    emit_stamped(out, tcb, env, tcb.snd_nxt, Flags::ACK, start, recv::advertise_whole);
     tcb.bits.clear(owing.and(Bits::CWND_LIMITED));
     told(tcb);
-    emit_stamped(out, tcb, env, tcb.snd_nxt, Flags::ACK, start, recv::advertise_whole);
     AtSight::Done
 }
 
@@ -339,6 +338,7 @@ fn fin_sent(tcb: &mut Tcb, env: &Env) {
     // With nothing in flight the timer was for a try to send until now.
     let anew = tcb.flight() == 0 || !tcb.bits.has(Bits::RTX_ARMED);
     tcb.snd_nxt = tcb.snd_end.add(1);
+    tcb.bits.set(Bits::RTX_ARMED);
     if anew {
         timers::start_rtx(tcb, env);
     }

@@ -247,7 +247,7 @@ pub fn may_tell_whole_window(tcb: &Tcb, env: &Env) -> bool {
 #[inline(always)]
 pub fn advertise_whole(tcb: &mut Tcb, env: &Env) -> u16 {
     let (whole, window) = (env.fixed.whole_window, tcb.rcv_wnd());
-    if (whole.wrapping_sub(window) as i32) < worth_telling(tcb, env) as i32 {
+    if whole < window + worth_telling(tcb, env) {
         debug_assert!(window >> tcb.rcv_shift <= u16::MAX.into(), "nothing wider was ever promised");
         return (window >> tcb.rcv_shift) as u16;
     }

@@ -44,12 +44,17 @@ impl Rtt {
         }
     }
 
-    /// Whether the timeout is `rto_min_us`, as where round trips are short: then it need not be worked out.
+    /// What [`is_short`](Self::is_short) compares with. What K·RTTVAR is at least is added to it there, and taken away here.
+    pub const fn short_us(config: &TcpConfig) -> u64 {
+        config.rto_min.as_micros().saturating_sub(1_000)
+    }
+
+    /// Whether the timeout, if it is not doubled, is the shortest that there is, as where round trips are short: then it need not be
+    /// worked out.
     #[inline(always)]
-    pub fn is_short(&self, rto_min_us: u64) -> bool {
-        // Before the first measurement, 0 − 1 is longer than any. What K·RTTVAR is at least is added to it here.
-        let rto_us_max = u64::from(self.srtt_us.wrapping_sub(1)) + 4 * u64::from(self.rttvar_us) + 1_001;
-        rto_us_max <= rto_min_us && self.backoff == 0
+    pub fn is_short(&self, short_us: u64) -> bool {
+        // Before the first measurement, 0 − 1 is longer than any.
+        u64::from(self.srtt_us.wrapping_sub(1)) + 4 * u64::from(self.rttvar_us) < short_us
     }
 
     /// The retransmission timeout in milliseconds, backed off (RFC 6298 §2.2–§2.5, §5.5).

@@ -150,12 +150,13 @@ pub fn since_armed_ms(tcb: &Tcb, env: &Env) -> Option<u32> {
 /// The timeout of what is in flight. A probe's is doubled like any other (RFC 9293 §3.8.6.1, SHLD-30).
 #[inline(always)]
 fn timeout_ms(tcb: &Tcb, env: &Env) -> u32 {
-    match tcb.rtt.is_short(env.fixed.rto_min_us) && tcb.persist_backoff == 0 {
-        true => env.fixed.rto_min_ms,
-        false => timeout_worked_out_ms(tcb, env),
+    if tcb.rtt.backoff | tcb.persist_backoff != 0 || !tcb.rtt.is_short(env.fixed.short_rtt_us) {
+        return timeout_worked_out_ms(tcb, env);
     }
+    env.fixed.rto_min_ms
 }
 
+#[cold]
 #[inline(never)]
 fn timeout_worked_out_ms(tcb: &Tcb, env: &Env) -> u32 {
     let mut rtt = tcb.rtt;

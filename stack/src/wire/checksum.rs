@@ -131,12 +131,7 @@ pub fn plus_words<const N: usize>(small: Sum, words: [u32; N]) -> Sum {
 /// Adds pairs of words of a header in host order, the first in the upper half.
 #[inline(always)]
 pub fn plus_pairs<const N: usize>(initial: Sum, pairs: [u64; N]) -> Sum {
-    let (mut sum, mut carry) = (initial.0, false);
-    for pair in pairs {
-        (sum, carry) = sum.carrying_add(pair.to_be(), carry);
-    }
-    // No overflow: a sum that has carried is not at the top.
-    Sum(sum + u64::from(carry))
+    pairs.into_iter().fold(initial, |sum, pair| sum.plus(pair.to_be()))
 }
 
 /// The checksum field that goes with `sum`.

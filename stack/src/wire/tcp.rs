@@ -274,9 +274,10 @@ impl Header {
                 sack_permitted: true,
                 timestamps: Some(Timestamps { value, echo }),
             } if sack.is_empty() => {
-                let [mss_before, last] = [[MSS, 4, 0, 0], [NOP, WINDOW_SCALE, 3, shift]].map(u32::from_be_bytes);
-                let (out, mss, stamps) = (room::<SYN_OPTIONS_LEN>(out), mss_before | u32::from(mss), pair(value, echo));
-                put(out, 0, pair(mss, TIMESTAMPS_AND_SACK_PERMITTED).to_be_bytes());
+                let (mss, last) = (MSS_BEFORE | u32::from(mss), WINDOW_SCALE_BEFORE | u32::from(shift));
+                let (out, stamps) = (room::<SYN_OPTIONS_LEN>(out), pair(value, echo));
+                put(out, 0, mss.to_be_bytes());
+                put(out, 4, TIMESTAMPS_AND_SACK_PERMITTED.to_be_bytes());
                 put(out, 8, stamps.to_be_bytes());
                 put(out, 16, last.to_be_bytes());
                 let words = [ports, window, mss, TIMESTAMPS_AND_SACK_PERMITTED, last];
@@ -364,7 +365,7 @@ impl Options {
         };
         let mut left = self.len(sack) - self.len(&[]);
         if let Some(mss) = self.mss {
-            push(u32::from_be_bytes([MSS, 4, 0, 0]) | u32::from(mss));
+            push(MSS_BEFORE | u32::from(mss));
         }
         match (self.timestamps, self.sack_permitted) {
             (Some(Timestamps { value, echo }), permitted) => {
@@ -376,7 +377,7 @@ impl Options {
             (None, false) => {}
         }
         if let Some(shift) = self.window_scale {
-            push(u32::from_be_bytes([NOP, WINDOW_SCALE, 3, shift]));
+            push(WINDOW_SCALE_BEFORE | u32::from(shift));
         }
         if left > 0 {
             left -= 4;
@@ -574,6 +575,8 @@ pub const USUAL_SYN_LEN: usize = HEADER_LEN + SYN_OPTIONS_LEN;
 const SYN_OPTIONS_LEN: usize = 20;
 /// What stands before the two timestamps.
 const TIMESTAMPS_ALONE: u32 = u32::from_be_bytes([NOP, NOP, TIMESTAMPS, 10]);
+const MSS_BEFORE: u32 = u32::from_be_bytes([MSS, 4, 0, 0]);
+const WINDOW_SCALE_BEFORE: u32 = u32::from_be_bytes([NOP, WINDOW_SCALE, 3, 0]);
 const TIMESTAMPS_AND_SACK_PERMITTED: u32 = u32::from_be_bytes([SACK_PERMITTED, 2, TIMESTAMPS, 10]);
 
 const END: u8 = 0;

@@ -3,13 +3,21 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::Turns;
+use super::{Turns, Walk};
 
 #[derive(Clone, Debug)]
 enum Op {
     Back,
     /// So many have their turn, and after each so many of them come again.
     Walk(usize, usize),
+}
+
+/// The last `left` have not had their turn.
+fn end(turns: &mut Turns, walk: Walk, left: usize) {
+    match walk.indices()[walk.indices().len() - left..].first() {
+        Some(&index) => turns.ended_before(walk, index),
+        None => turns.ended(walk),
+    }
 }
 
 fn an_op() -> impl Strategy<Value = Op> {
@@ -38,7 +46,7 @@ proptest! {
                         }
                     }
                     prop_assert!(left > 0 || oracle.len() == turns.len());
-                    turns.ended(walk, left);
+                    end(&mut turns, walk, left);
                 }
             }
             prop_assert_eq!(turns.len(), oracle.len());
@@ -53,13 +61,13 @@ proptest! {
         let mut turns = Turns::with_capacity(10);
         (0..before).for_each(|index| turns.push_back(index));
         let (walk, left) = (turns.walk(), left.min(before as usize));
-        turns.ended(walk, left);
+        end(&mut turns, walk, left);
         (5..5 + behind).for_each(|index| turns.push_back(index));
         let mut seen = Vec::new();
         while !turns.is_empty() {
             let walk = turns.walk();
             seen.extend_from_slice(walk.indices());
-            turns.ended(walk, 0);
+            turns.ended(walk);
         }
         let oracle: Vec<u32> = (before - left as u32..before).chain(5..5 + behind).collect();
         prop_assert_eq!(seen, oracle);

@@ -61,7 +61,7 @@ proptest! {
         let mut rtt = Rtt { backoff, ..Rtt::default() };
         samples.into_iter().for_each(|sample| rtt.measured(sample));
         let is_min = u64::from(rtt.timeout_ms(&config)) == min_ms + 1;
-        prop_assert!(is_min || !rtt.is_short(config.rto_min.as_micros()));
+        prop_assert!(is_min || backoff > 0 || !rtt.is_short(Rtt::short_us(&config)));
     }
 }
 
@@ -70,13 +70,13 @@ fn the_first_timeout_is_one_second_and_three_after_a_lost_syn() {
     let config = TcpConfig::default();
     let mut rtt = Rtt::default();
     assert_eq!(rtt.timeout_ms(&config), 1_001);
-    assert!(!rtt.is_short(config.rto_min.as_micros()));
+    assert!(!rtt.is_short(Rtt::short_us(&config)));
     rtt.backoff = 2;
     rtt.handshake_was_slow();
     assert_eq!(rtt.timeout_ms(&config), 3_001);
     rtt.measured(20_000);
     assert_eq!(rtt.timeout_ms(&config), 201);
-    assert!(rtt.is_short(config.rto_min.as_micros()));
+    assert!(rtt.is_short(Rtt::short_us(&config)));
     rtt.handshake_was_slow();
     assert_eq!(rtt.timeout_ms(&config), 201);
 }
