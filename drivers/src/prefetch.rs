@@ -26,17 +26,18 @@ pub fn prefetch_nth<T>(values: &[T], nth: usize) {
     let _ = (values, nth);
 }
 
-/// Prefetches every cache line of `value`.
+/// Prefetches every cache line of the value at `nth`, which begins with one; if there is none, the hint is lost.
 #[inline(always)]
-pub fn prefetch_all<T>(value: &T) {
+pub fn prefetch_all_of_nth<T>(values: &[T], nth: usize) {
     #[cfg(target_arch = "x86_64")]
-    for line in 0..size_of::<T>().div_ceil(CACHE_LINE) {
-        let line = (value as *const T).cast::<u8>().wrapping_add(line * CACHE_LINE);
-        // SAFETY: as above; the address is within the value, or in its last line.
+    // The first line last: there it meets what values of one line do.
+    for line in (0..size_of::<T>().div_ceil(CACHE_LINE)).rev() {
+        let line = values.as_ptr().wrapping_add(nth).cast::<u8>().wrapping_add(line * CACHE_LINE);
+        // SAFETY: as above.
         unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(line.cast()) }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
+    let _ = (values, nth);
 }
 
 #[cfg(target_arch = "x86_64")]

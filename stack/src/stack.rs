@@ -18,7 +18,7 @@ use crate::app::{App, ConnId, Cx};
 use crate::config::{Config, ConfigError, LISTENERS_MAX};
 use crate::demux::conns::Conns;
 use crate::demux::flow::FlowHasher;
-use crate::demux::flows::{Flows, Owner};
+use crate::demux::flows::{Flows, Guess, Owner};
 use crate::demux::listeners::Listeners;
 use crate::demux::ports::Ports;
 use crate::demux::rss::Home;
@@ -218,8 +218,12 @@ impl Stack {
     /// Stage 2 brings the records closer; stage 3 finds them there.
     fn demux(&mut self) {
         for arrived in &mut self.arrived[..self.arrived_len] {
-            arrived.guess = self.flows.guess(arrived.hash);
-            match arrived.guess.owner() {
+            let Some(guess) = self.flows.guess(arrived.hash) else {
+                arrived.guess = Guess::NOBODY;
+                continue;
+            };
+            arrived.guess = guess;
+            match guess.owner() {
                 Owner::Conn(at) => self.conns.prefetch(at),
                 Owner::SynRcvd(at) => self.half_open.prefetch(at),
                 Owner::TimeWait(at) => self.waiting.prefetch(at),

@@ -46,8 +46,8 @@ fn carry_usual_inline(
     // How much longer than the shortest: what is shorter than that counts as too long.
     let excess_max = len_max.min(SHORT as u16) - len_min;
     let usual_min = head_and_len(HEADROOM as u16, len_min);
-    let mut sent = from.completions();
-    posted.fill_burst(packets, |posted, packet| {
+    let sent = from.sent();
+    let carried = posted.fill_burst(packets, |posted, packet| {
         // Where the packet begins and how long it is, in one look: after the turn another place is a large number.
         let differs = head_and_len(packet.head, packet.len).wrapping_sub(usual_min).rotate_left(16);
         if differs > u32::from(excess_max) {
@@ -61,9 +61,12 @@ fn carry_usual_inline(
             core::ptr::copy_nonoverlapping(sent.at(&frame).add(HEADROOM), to, SHORT);
         }
         (posted.head, posted.len) = (packet.head, packet.len);
-        sent.completed_usual(frame);
+        sent.make_free(&frame);
         true
-    })
+    });
+    // SAFETY: these were just made free.
+    unsafe { sent.list(&packets[..carried]) };
+    carried
 }
 
 #[inline(always)]

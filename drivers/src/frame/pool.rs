@@ -226,18 +226,16 @@ impl FramePool {
             let (mut freed, mut count) = ([const { MaybeUninit::uninit() }; BURST], 0);
             for place in places {
                 let place = frame_of(place);
-                match place {
-                    Some(frame) if frame.pool == self.inner => {
-                        let Some(desc) = place.take().map(Frame::into_desc) else { continue };
-                        // Whoever has a `Frame` has the frame: its owner need not be looked at.
-                        // SAFETY: it is one of the region's, which the pool keeps.
-                        unsafe { frames.owner(desc.index) }.store(FREE, Ordering::Relaxed);
-                        // SAFETY: the places of a chunk are no more than the array's.
-                        unsafe { freed.get_unchecked_mut(count) }.write(desc);
-                        count += 1;
-                    }
-                    None => {}
-                    Some(_) => free_other(place),
+                if place.as_ref().map(|frame| frame.pool) == Some(self.inner) {
+                    let Some(desc) = place.take().map(Frame::into_desc) else { continue };
+                    // Whoever has a `Frame` has the frame: its owner need not be looked at.
+                    // SAFETY: it is one of the region's, which the pool keeps.
+                    unsafe { frames.owner(desc.index) }.store(FREE, Ordering::Relaxed);
+                    // SAFETY: the places of a chunk are no more than the array's.
+                    unsafe { freed.get_unchecked_mut(count) }.write(desc);
+                    count += 1;
+                } else if place.is_some() {
+                    free_other(place);
                 }
             }
             // They were references; this handle is one more.
@@ -250,22 +248,28 @@ impl FramePool {
     /// For drivers: the device has sent this frame.
     #[inline]
     pub(crate) fn completed(&self, index: u32) {
-        self.completions().completed(index);
+        let sent = self.sent();
+        match sent.usual(index) {
+            Some(frame) => {
+                sent.make_free(&frame);
+                // SAFETY: it was just made free.
+                unsafe { self.inner().push_free(index) };
+            }
+            None => self.inner().completed(index),
+        }
     }
 
     /// For drivers: the device has sent these frames.
     #[inline]
     pub(crate) fn completed_burst(&self, descs: impl Iterator<Item = Desc>) {
-        let mut completions = self.completions();
-        descs.for_each(|desc| completions.completed(desc.index));
+        descs.for_each(|desc| self.completed(desc.index));
     }
 
-    /// For drivers: the device has sent frames.
+    /// For drivers: frames that the device has sent.
     #[inline(always)]
-    pub(super) fn completions(&self) -> Completions<'_> {
+    pub(super) fn sent(&self) -> Sent<'_> {
         let inner = self.inner();
-        let (free, share) = (NonNull::from(&*inner.free).cast(), (inner.share_start, inner.share_len));
-        Completions { inner, frames: inner.frames, share, free, free_len: inner.free_len.get() }
+        Sent { inner, frames: inner.frames, share: (inner.share_start, inner.share_len) }
     }
 
     /// A new handle.
@@ -315,26 +319,14 @@ impl fmt::Debug for FramePool {
 }
 
 /// Frames on their way back from a device that has sent them.
-pub(super) struct Completions<'a> {
+pub(super) struct Sent<'a> {
     inner: &'a Inner,
     /// Copies of what is there: a loop has them at hand.
     frames: Frames,
     share: (u32, u32),
-    free: NonNull<Listed>,
-    /// As it stands there when this is gone.
-    free_len: usize,
 }
 
-impl Completions<'_> {
-    /// The device has sent this frame.
-    #[inline(always)]
-    pub(super) fn completed(&mut self, index: u32) {
-        match self.usual(index) {
-            Some(frame) => self.completed_usual(frame),
-            None => self.free_len = self.inner.completed(index, self.free_len),
-        }
-    }
-
+impl Sent<'_> {
     /// The usual frame that a device has: one of this share, that nobody holds.
     #[inline(always)]
     pub(super) fn usual(&self, index: u32) -> Option<Usual> {
@@ -354,25 +346,25 @@ impl Completions<'_> {
         unsafe { self.frames.at(frame.index) }
     }
 
-    /// The device has sent it.
+    /// The device has sent it: it is free, and to be put on the list.
     #[inline(always)]
-    pub(super) fn completed_usual(&mut self, frame: Usual) {
+    pub(super) fn make_free(&self, frame: &Usual) {
         // SAFETY: it is one of the region's, which the pool keeps.
         unsafe { self.frames.owner(frame.index) }.store(FREE, Ordering::Relaxed);
-        // SAFETY: as in `push_free`.
-        unsafe { self.free.add(self.free_len).as_ref().index.set(frame.index) };
-        self.free_len += 1;
     }
-}
 
-impl Drop for Completions<'_> {
+    /// Puts frames on the list.
+    ///
+    /// # Safety
+    /// Each was [usual](Self::usual), was [made free](Self::make_free) and is on no list.
     #[inline(always)]
-    fn drop(&mut self) {
-        self.inner.free_len.set(self.free_len);
+    pub(super) unsafe fn list(&self, freed: &[Desc]) {
+        // SAFETY: as the caller promises.
+        unsafe { self.inner.push_burst(freed) };
     }
 }
 
-/// The number of a [usual](Completions::usual) frame.
+/// The number of a [usual](Sent::usual) frame.
 pub(super) struct Usual {
     index: u32,
 }
@@ -502,10 +494,9 @@ impl Inner {
         unsafe { self.frames.hand_over(desc.index, FILL, CPU) };
     }
 
-    /// The device has sent a frame, whichever it is. `free_len` is how many are free, which is not written down: before, and after.
+    /// The device has sent a frame, whichever it is.
     #[cold]
-    fn completed(&self, index: u32, free_len: usize) -> usize {
-        self.free_len.set(free_len);
+    fn completed(&self, index: u32) {
         assert!(index < self.region.frames(), "the frame is of this region");
         // SAFETY: there is such a frame, and the region is kept.
         let owner = unsafe { self.frames.owner(index) };
@@ -518,7 +509,6 @@ impl Inner {
             HELD_BY_DEVICE => owner.store(CPU, Ordering::Relaxed),
             found => wrong_owner(index, found, DEVICE),
         }
-        self.free_len.get()
     }
 
     #[inline]

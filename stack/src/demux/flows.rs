@@ -22,7 +22,10 @@ pub enum Owner {
 pub struct Guess(u32);
 
 impl Guess {
-    /// The owner, if it is one. Where nobody was found it names a record that is not there.
+    /// Nobody was found: it names a record that is not there.
+    pub const NOBODY: Guess = Guess(u32::MAX);
+
+    /// The owner, if it is one.
     #[inline(always)]
     pub const fn owner(self) -> Owner {
         Owner::unpack(self.0)
@@ -115,9 +118,9 @@ impl Flows {
     /// The likely owner of this hash, unverified: its record is what to prefetch before [`find`](Flows::find) compares keys.
     /// At the limit wrong for one flow in eight, or nobody; nobody for most flows that are not here.
     #[inline]
-    pub fn guess(&self, hash: u64) -> Guess {
+    pub fn guess(&self, hash: u64) -> Option<Guess> {
         let bucket = &self.buckets[self.home(hash)];
-        Guess(bucket.owners.get(bucket.first(tag(hash))).map_or(NOBODY, |packed| *packed))
+        bucket.owners.get(bucket.first(tag(hash))).map(|packed| Guess(*packed))
     }
 
     /// Whether a flow with this hash may be here: `false` for most that are not.
@@ -421,8 +424,6 @@ const fn tag(hash: u64) -> u8 {
 }
 
 const INDEX_BITS: u32 = 30;
-/// Beyond the end of its table.
-const NOBODY: u32 = u32::MAX;
 const SLOTS: usize = 12;
 const SLOT_BITS: u32 = SLOTS.next_power_of_two().trailing_zeros();
 /// At the limit two thirds of the slots are used; after long churn one flow in ten is then not in its first bucket.

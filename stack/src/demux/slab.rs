@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
-use handfast_drivers::prefetch::prefetch_all;
+use handfast_drivers::prefetch::prefetch_all_of_nth;
 
 /// Up to `capacity` records. Memory is reserved at construction and touched only as records are first used; the record
 /// freed last is used first, while it is still in the cache.
@@ -134,9 +134,7 @@ impl<T: Default> Slab<T> {
     /// Asks the processor to fetch the record at `index`.
     #[inline]
     pub fn prefetch(&self, index: u32) {
-        if let Some(place) = self.places.get(index as usize) {
-            prefetch_all(place);
-        }
+        prefetch_all_of_nth(&self.places, index as usize);
     }
 
     /// How many records there are.
