@@ -189,7 +189,13 @@ impl Stack {
 
     /// Stage 5. Sends what is owed, as far as `tx` has room. `true` when nothing is left to send, or nothing that could be sent before
     /// frames come back: that is for the next turn.
+    #[inline]
     pub fn output(&mut self, tx: &mut TxBurst) -> bool {
+        self.owing.is_empty() || self.output_owed(tx)
+    }
+
+    #[inline(never)]
+    fn output_owed(&mut self, tx: &mut TxBurst) -> bool {
         let sent_before = tx.len();
         let done = self.send_owed(tx);
         self.count_sent(&tx.descs()[sent_before..]);

@@ -96,7 +96,7 @@ impl Turns {
     /// Whether none waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.walks() == 0
     }
 }
 
