@@ -42,7 +42,7 @@ pub enum Kind {
     Other(u8),
 }
 
-/// Reads a frame. For the data path there are [`usual::read`](super::usual::read) and [`read`], which move nothing.
+/// Reads a frame. For the data path there are [`Usual::read`](super::usual::Usual::read) and [`read`], which move nothing.
 ///
 /// # Errors
 /// The reason to drop the frame.
