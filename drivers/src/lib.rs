@@ -17,6 +17,7 @@ pub mod pcap;
 pub mod prefetch;
 pub mod ring;
 pub mod simd;
+pub mod spread;
 #[cfg(feature = "tap")]
 pub mod tap;
 pub mod toeplitz;

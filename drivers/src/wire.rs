@@ -299,16 +299,31 @@ impl WireDriver {
         self.tx_lost
     }
 
+    /// Of several senders another is served first each time.
+    #[inline(never)]
+    fn receive_in_turns(&mut self, rx: &mut RxBurst) {
+        let (last, first) = self.queue.incoming.split_at_mut(self.next_in);
+        for incoming in first.iter_mut().chain(last) {
+            incoming.receive(&self.pool, rx);
+        }
+        self.next_in = if self.next_in + 1 < self.queue.incoming.len() { self.next_in + 1 } else { 0 };
+    }
+
     /// Carries packets to the other end until one has to wait; says how many it is done with.
     #[inline(always)]
     fn send(&mut self, packets: &[Desc]) -> usize {
-        self.queue.outgoing.iter_mut().for_each(Outgoing::look);
         let mut done = 0;
         loop {
-            if let [only] = &mut self.queue.outgoing[..] {
-                let carried = only.carry_usual(&self.pool, self.packet_max, &packets[done..]);
-                self.tx_packets += carried as u64;
-                done += carried;
+            // Nearly always there is but one, which carries all.
+            match &mut self.queue.outgoing[..] {
+                [only] => {
+                    only.look();
+                    let carried = only.carry_usual(&self.pool, self.packet_max, &packets[done..]);
+                    self.tx_packets += carried as u64;
+                    done += carried;
+                }
+                outgoing if done == 0 => outgoing.iter_mut().for_each(Outgoing::look),
+                _ => {}
             }
             if done == packets.len() || !self.send_any(&packets[done]) {
                 return done;
@@ -350,11 +365,10 @@ impl Driver for WireDriver {
     #[inline]
     fn rx_burst(&mut self, rx: &mut RxBurst) {
         let before = rx.len();
-        let (last, first) = self.queue.incoming.split_at_mut(self.next_in);
-        for incoming in first.iter_mut().chain(last) {
-            incoming.receive(&self.pool, rx);
+        match &mut self.queue.incoming[..] {
+            [only] => only.receive(&self.pool, rx),
+            _ => self.receive_in_turns(rx),
         }
-        self.next_in = if self.next_in + 1 < self.queue.incoming.len() { self.next_in + 1 } else { 0 };
         self.rx_packets += (rx.len() - before) as u64;
     }
 
@@ -364,7 +378,10 @@ impl Driver for WireDriver {
             return;
         }
         tx.take_front(|packets| self.send(packets));
-        self.queue.outgoing.iter_mut().for_each(|outgoing| outgoing.ring.publish());
+        match &mut self.queue.outgoing[..] {
+            [only] => only.ring.publish(),
+            outgoing => outgoing.iter_mut().for_each(|outgoing| outgoing.ring.publish()),
+        }
     }
 
     fn flush(&mut self) {}
@@ -464,7 +481,7 @@ struct Outgoing {
     region: Arc<Region>,
     packet_max: usize,
     lossless: bool,
-    /// The other end was gone at the beginning of the burst.
+    /// The other end was gone when it was looked for last.
     is_closed: bool,
     /// Counted for the other side; only this one writes it.
     lost: Arc<AtomicU64>,
@@ -482,7 +499,7 @@ enum Carried {
 }
 
 impl Outgoing {
-    /// Once a burst.
+    /// At the beginning of a burst.
     #[inline]
     fn look(&mut self) {
         self.is_closed = self.ring.is_closed();

@@ -1,10 +1,10 @@
 //! The index of all flows: hash of the flow key to the record that owns the flow, whatever its life stage.
 
 use alloc::vec;
-use alloc::vec::Vec;
 
 use handfast_drivers::prefetch::prefetch_nth;
 use handfast_drivers::simd::{Bytes16, matching_bytes};
+use handfast_drivers::spread::Spread;
 
 /// Who owns a flow: a record of one of the life stages' tables, by its index there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,7 +96,7 @@ impl MarkedPlace {
 /// moved.
 #[derive(Debug)]
 pub struct Flows {
-    buckets: Vec<Bucket>,
+    buckets: Spread<Bucket>,
     len: usize,
     limit: usize,
 }
@@ -106,7 +106,8 @@ impl Flows {
     pub fn with_capacity(limit: u32) -> Flows {
         assert!(limit <= LIMIT_MAX, "the index is for at most {LIMIT_MAX} flows");
         let limit = limit as usize;
-        Flows { buckets: vec![Bucket::EMPTY; limit.div_ceil(FLOWS_PER_BUCKET).max(1)], len: 0, limit }
+        let buckets = vec![Bucket::EMPTY; limit.div_ceil(FLOWS_PER_BUCKET).max(1)];
+        Flows { buckets: Spread::over(buckets), len: 0, limit }
     }
 
     /// Asks the processor to fetch the bucket of this hash: the first step of a burst's search.
@@ -119,21 +120,21 @@ impl Flows {
     /// At the limit wrong for one flow in eight, or nobody; nobody for most flows that are not here.
     #[inline]
     pub fn guess(&self, hash: u64) -> Option<Guess> {
-        let bucket = &self.buckets[self.home(hash)];
+        let bucket = self.buckets.of(hash);
         bucket.owners.get(bucket.first(tag(hash))).map(|packed| Guess(*packed))
     }
 
     /// Whether a flow with this hash may be here: `false` for most that are not.
     #[inline]
     pub fn may_have(&self, hash: u64) -> bool {
-        let bucket = &self.buckets[self.home(hash)];
+        let bucket = self.buckets.of(hash);
         bucket.first(tag(hash)) < SLOTS || bucket.went_past() > 0
     }
 
     /// The owner with this hash for which `eq` finds the flow's key in its record.
     #[inline]
     pub fn find(&self, hash: u64, mut eq: impl FnMut(Owner) -> bool) -> Option<Owner> {
-        let bucket = &self.buckets[self.home(hash)];
+        let bucket = self.buckets.of(hash);
         let first = bucket.owners.get(bucket.first(tag(hash))).copied();
         match first.map(Owner::unpack) {
             Some(owner) if eq(owner) => return Some(owner),
@@ -150,7 +151,7 @@ impl Flows {
     #[must_use]
     pub fn insert(&mut self, hash: u64, owner: Owner) -> Option<Place> {
         let home = self.home(hash);
-        match self.buckets[home].take(tag(hash), owner.pack()) {
+        match self.buckets.of_mut(hash).take(tag(hash), owner.pack()) {
             Some(slot) => {
                 self.len += 1;
                 Some(Place::new(home, slot))
@@ -165,7 +166,7 @@ impl Flows {
     #[must_use]
     pub fn insert_new(&mut self, hash: u64, owner: impl FnOnce() -> Option<Owner>) -> Option<Place> {
         let home = self.home(hash);
-        let bucket = &mut self.buckets[home];
+        let bucket = self.buckets.of_mut(hash);
         if bucket.first(tag(hash)) < SLOTS || bucket.went_past() > 0 {
             return None;
         }
@@ -181,7 +182,7 @@ impl Flows {
     #[inline(always)]
     pub fn replace(&mut self, hash: u64, from: Owner, to: Owner) -> Option<Place> {
         let home = self.home(hash);
-        let bucket = &mut self.buckets[home];
+        let bucket = self.buckets.of_mut(hash);
         let slot = bucket.first(tag(hash));
         // Nearly always it is the first that looks like it.
         match bucket.owners.get_mut(slot) {
@@ -207,7 +208,7 @@ impl Flows {
     #[inline(always)]
     pub fn remove(&mut self, hash: u64, owner: Owner) -> bool {
         let home = self.home(hash);
-        let bucket = &mut self.buckets[home];
+        let bucket = self.buckets.of_mut(hash);
         let slot = bucket.first(tag(hash));
         let is_removed = match bucket.owners.get(slot) {
             Some(packed) if *packed == owner.pack() => {
@@ -327,10 +328,10 @@ impl Flows {
         true
     }
 
-    /// The bucket that a flow goes to first: the hash, as a fraction of 2⁶⁴, of the number of buckets.
-    #[inline]
+    /// The bucket that a flow goes to first.
+    #[inline(always)]
     fn home(&self, hash: u64) -> usize {
-        ((u128::from(hash) * self.buckets.len() as u128) >> 64) as usize
+        self.buckets.place_of(hash)
     }
 
     #[inline]
