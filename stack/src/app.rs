@@ -144,12 +144,12 @@ pub struct Cx<'a> {
 impl Cx<'_> {
     /// Opens a connection. The outcome comes as `on_connect` or `on_close`.
     pub fn connect(&mut self, remote: SocketAddr) -> Result<ConnId, ConnectError> {
-        self.stack.connect(None, remote)
+        self.stack.connect(remote)
     }
 
     /// Opens a connection from one of the stack's addresses.
     pub fn connect_from(&mut self, local: IpAddr, remote: SocketAddr) -> Result<ConnId, ConnectError> {
-        self.stack.connect(Some(local), remote)
+        self.stack.connect_from(Some(local), remote)
     }
 
     /// Accepts connections to `port` of every address. Each core listens for its own.

@@ -63,19 +63,10 @@ impl FlowHasher {
     /// The hash of a flow. All its bits are equally good.
     #[inline]
     pub const fn hash(&self, key: &FlowKey) -> u64 {
-        self.hash_from(key, key.local_port)
-    }
-
-    /// The hash of a flow as it would be with this port of ours.
-    #[inline(always)]
-    pub const fn hash_from(&self, key: &FlowKey, local_port: u16) -> u64 {
         // Both ends are of one family.
         match key.local.is_v4() {
-            true => {
-                let ports = (key.remote_port as u32) << 16 | local_port as u32;
-                self.hash_v4(key.local.as_v4(), key.remote.as_v4(), ports)
-            }
-            false => self.hash_v6(&FlowKey { local_port, ..*key }),
+            true => self.hash_v4(key.local.as_v4(), key.remote.as_v4(), key.ports()),
+            false => self.hash_v6(key),
         }
     }
 

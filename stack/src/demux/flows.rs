@@ -88,6 +88,27 @@ impl MarkedPlace {
     }
 }
 
+/// Room for a flow in the index.
+#[derive(Debug)]
+pub struct Vacancy<'a> {
+    bucket: &'a mut Bucket,
+    len: &'a mut usize,
+    tag: u8,
+    place: Place,
+}
+
+impl Vacancy<'_> {
+    /// Adds the flow: its place.
+    #[inline(always)]
+    pub fn fill(self, owner: Owner) -> Place {
+        let slot = self.place.slot();
+        self.bucket.owners[slot] = owner.pack();
+        self.bucket.tags.0[slot] = self.tag;
+        *self.len += 1;
+        self.place
+    }
+}
+
 /// Hash of the flow key to owner. The keys are in the records.
 ///
 /// A bucket is one cache line: twelve owners, each with eight bits of its hash. What does not fit goes to the next bucket,
@@ -160,22 +181,17 @@ impl Flows {
         }
     }
 
-    /// Adds a flow of which nothing is here that looks like it; `owner` makes its record: its place. `None`, and nothing done, if there
-    /// is something, if the flow's first bucket is full, or if there is no owner.
+    /// Room for a flow of which nothing is here that looks like it. `None` if there is something, or if the flow's first bucket is full.
     #[inline(always)]
-    #[must_use]
-    pub fn insert_new(&mut self, hash: u64, owner: impl FnOnce() -> Option<Owner>) -> Option<Place> {
+    pub fn vacancy(&mut self, hash: u64) -> Option<Vacancy<'_>> {
         let home = self.home(hash);
-        let bucket = self.buckets.of_mut(hash);
+        let Flows { buckets, len, .. } = self;
+        let bucket = buckets.of_mut(hash);
         if bucket.first(tag(hash)) < SLOTS || bucket.went_past() > 0 {
             return None;
         }
         let slot = bucket.first(VACANT);
-        let packed = bucket.owners.get_mut(slot)?;
-        *packed = owner()?.pack();
-        bucket.tags.0[slot] = tag(hash);
-        self.len += 1;
-        Some(Place::new(home, slot))
+        (slot < SLOTS).then(|| Vacancy { bucket, len, tag: tag(hash), place: Place::new(home, slot) })
     }
 
     /// Hands a flow over to its record in another life stage, in place. Where it is, if `from` was there.

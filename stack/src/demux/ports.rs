@@ -34,7 +34,17 @@ impl Ports {
     #[inline]
     pub fn towards(&self, key: &FlowKey) -> Walk {
         debug_assert_eq!(key.local_port, 0, "a destination has one walk");
-        let hash = self.hasher.hash_from(key, 0);
+        self.walk(self.hasher.hash(key))
+    }
+
+    /// The same between two IPv4 addresses.
+    #[inline(always)]
+    pub fn towards_v4(&self, local: [u8; 4], remote: [u8; 4], remote_port: u16) -> Walk {
+        self.walk(self.hasher.hash_v4(local, remote, FlowKey { remote_port, ..FlowKey::default() }.ports()))
+    }
+
+    #[inline(always)]
+    fn walk(&self, hash: u64) -> Walk {
         let offset = (((hash >> 32) * u64::from(self.count)) >> 32) as u32;
         Walk { counter: hash as usize % COUNTERS, offset, tried: 0 }
     }
@@ -47,23 +57,31 @@ impl Ports {
             return None;
         }
         walk.tried += 1;
-        let port = self.peek(walk);
+        let port = self.peek(walk)?;
+        self.step(walk);
+        Some(port)
+    }
+
+    /// The port that comes next, if there is any: it goes on being the next until a [`step`](Self::step) is taken.
+    #[inline(always)]
+    pub fn peek(&self, walk: &Walk) -> Option<u16> {
+        let ahead = walk.offset + u32::from(self.counters[walk.counter]);
+        let ahead = if ahead < self.count { ahead } else { ahead.wrapping_sub(self.count) };
+        (self.count > 0).then(|| self.first.wrapping_add(ahead as u16))
+    }
+
+    /// The port that came next is taken: what comes after it is for the next walk.
+    #[inline(always)]
+    pub fn step(&mut self, walk: &Walk) {
         // The counter turns over at the end of the range, or the walk would jump there.
         let step = u32::from(self.counters[walk.counter]) + 1;
         self.counters[walk.counter] = if step < self.count { step as u16 } else { 0 };
-        Some(port)
     }
 
     /// The port that comes after `port`, one of the range, in every walk.
     #[inline]
     pub fn after(&self, port: u16) -> u16 {
         if port == self.last { self.first } else { port.wrapping_add(1) }
-    }
-
-    #[inline]
-    fn peek(&self, walk: &Walk) -> u16 {
-        let ahead = walk.offset + u32::from(self.counters[walk.counter]);
-        self.first.wrapping_add(if ahead < self.count { ahead } else { ahead.wrapping_sub(self.count) } as u16)
     }
 }
 

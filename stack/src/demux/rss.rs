@@ -32,6 +32,12 @@ impl Home {
         self.spread.is_some()
     }
 
+    /// Whether `worker` owns the flow between these IPv4 addresses and [ports](FlowKey::ports).
+    #[inline(always)]
+    pub fn is_at_v4(&self, worker: u16, local: [u8; 4], remote: [u8; 4], ports: u32) -> bool {
+        self.spread.as_ref().is_none_or(|spread| spread.of_v4(local, remote, ports) == worker)
+    }
+
     /// The worker that owns this flow.
     #[inline]
     pub fn of(&self, key: &FlowKey) -> u16 {
@@ -54,12 +60,16 @@ impl Spread {
     #[inline(never)]
     fn of(&self, key: &FlowKey) -> u16 {
         let FlowKey { local, remote, local_port, remote_port } = *key;
-        let hash = if remote.is_v4() {
-            self.hash.hash_v4(remote.as_v4(), local.as_v4(), remote_port, local_port)
-        } else {
-            self.hash.hash_v6(remote.octets(), local.octets(), remote_port, local_port)
-        };
-        self.rss.queue(hash)
+        if remote.is_v4() {
+            return self.of_v4(local.as_v4(), remote.as_v4(), key.ports());
+        }
+        self.rss.queue(self.hash.hash_v6(remote.octets(), local.octets(), remote_port, local_port))
+    }
+
+    #[inline(never)]
+    fn of_v4(&self, local: [u8; 4], remote: [u8; 4], ports: u32) -> u16 {
+        let (local_port, remote_port) = (ports as u16, (ports >> 16) as u16);
+        self.rss.queue(self.hash.hash_v4(remote, local, remote_port, local_port))
     }
 }
 

@@ -104,6 +104,8 @@ pub struct Ip {
     last: (Address, NeighbourId),
     /// Whom a source was looked up for last, and which. Routes do not change.
     last_source: Option<(Address, Address)>,
+    /// The same between two IPv4 addresses.
+    last_source_v4: Option<[u32; 2]>,
     /// Packets for neighbours (the address beside them) that are being asked.
     waiting: VecDeque<(Address, Frame)>,
     waiting_max: usize,
@@ -145,6 +147,7 @@ impl Ip {
             path_mtus: PathMtus::new(config.path_mtus_max, config.hash_key),
             last: (Address::UNSPECIFIED_V6, NeighbourId::default()),
             last_source: None,
+            last_source_v4: None,
             waiting: VecDeque::with_capacity(config.waiting_packets_max),
             waiting_max: config.waiting_packets_max,
             learned: ArrayVec::new(),
@@ -249,6 +252,9 @@ impl Ip {
     pub fn source_for(&mut self, dst: Address) -> Option<Address> {
         let source = self.last_source_for(dst).or_else(|| self.local.routes.source_for(dst))?;
         self.last_source = Some((dst, source));
+        if dst.is_v4() && source.is_v4() {
+            self.last_source_v4 = Some([dst, source].map(|address| u32::from_ne_bytes(address.as_v4())));
+        }
         Some(source)
     }
 
@@ -256,6 +262,15 @@ impl Ip {
     #[inline]
     pub fn last_source_for(&self, dst: Address) -> Option<Address> {
         self.last_source.filter(|(last, _)| *last == dst).map(|(_, source)| source)
+    }
+
+    /// The same for IPv4.
+    #[inline(always)]
+    pub fn last_source_for_v4(&self, dst: [u8; 4]) -> Option<[u8; 4]> {
+        match self.last_source_v4 {
+            Some([last, source]) if last == u32::from_ne_bytes(dst) => Some(source.to_ne_bytes()),
+            _ => None,
+        }
     }
 
     /// Whether there is any path that carries less than the link.

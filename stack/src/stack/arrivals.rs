@@ -346,16 +346,12 @@ impl Stack {
             return false;
         }
         let mss = (*link_mss).min(offer.mss.max(open::MSS_MIN));
-        let (mut iss, offered) = (Seq(0), Offered::all(offer.shift));
-        let is_new = flows.insert_new(*hash, || {
-            iss = isn.generate_v4(key, env.now);
-            let (irs, ts_recent) = (seg.seq, offer.ts_value);
-            let record = SynRcvd { key: *key, iss, irs, ts_recent, mss, listener: place, offered, retries: 0, due: 0 };
-            half_open.insert(env.now_ms, record).map(Owner::SynRcvd)
-        });
-        if is_new.is_none() {
-            return false;
-        }
+        let Some(vacancy) = flows.vacancy(*hash) else { return false };
+        let (iss, offered) = (isn.generate_v4(key, env.now), Offered::all(offer.shift));
+        let (irs, ts_recent) = (seg.seq, offer.ts_value);
+        let record = SynRcvd { key: *key, iss, irs, ts_recent, mss, listener: place, offered, retries: 0, due: 0 };
+        let Some(at) = half_open.insert(env.now_ms, record) else { return false };
+        vacancy.fill(Owner::SynRcvd(at));
         listener.half_open += 1;
         env.metrics.count(Counter::PassiveOpens);
         let Some(mut frame) = frame.take() else { return true };

@@ -10,7 +10,6 @@ use crate::app::{App, Closed, ConnId, ConnectError, Cx, ListenError};
 use crate::demux::flow::FlowKey;
 use crate::demux::flows::{Owner, Place};
 use crate::demux::listeners::{self, Listener};
-use crate::demux::ports::Walk;
 use crate::ip::{NeighbourId, NextHop};
 use crate::metrics::{Counter, DropReason};
 use crate::tcp::output::{self, Path, Progress};
@@ -45,7 +44,49 @@ impl Stack {
         found.and_then(|id| self.listeners.remove(id)).is_some()
     }
 
-    pub(crate) fn connect(&mut self, local: Option<IpAddr>, remote: SocketAddr) -> Result<ConnId, ConnectError> {
+    pub(crate) fn connect(&mut self, remote: SocketAddr) -> Result<ConnId, ConnectError> {
+        if let SocketAddr::V4(to) = &remote
+            && let Some(conn) = self.connect_at_sight(to.ip().octets(), to.port())
+        {
+            return Ok(conn);
+        }
+        self.connect_from(None, remote)
+    }
+
+    /// Opens a connection as nearly all are opened: over IPv4, to whom one was opened before, from the port whose turn it is. `None`, and
+    /// nothing done, for any other.
+    fn connect_at_sight(&mut self, remote: [u8; 4], remote_port: u16) -> Option<ConnId> {
+        let Stack { ip, ports, hasher, flows, conns, isn, env, home, owing, link_mss: [_, mss], .. } = self;
+        let local = ip.last_source_for_v4(remote)?;
+        if self.shutting_down || remote_port == 0 || ip.knows_narrow_paths() {
+            return None;
+        }
+        let walk = ports.towards_v4(local, remote, remote_port);
+        let local_port = ports.peek(&walk)?;
+        let key = FlowKey { local: Address::v4(local), remote: Address::v4(remote), local_port, remote_port };
+        let iss = isn.generate_v4(&key, env.now);
+        let hash = hasher.hash_v4(local, remote, key.ports());
+        if !home.is_at_v4(self.core, local, remote, key.ports()) {
+            return None;
+        }
+        let vacancy = flows.vacancy(hash)?;
+        let (conn, tcb) = conns.take_place()?;
+        open::active(tcb, key, iss, *mss, isn.timestamp_offset(hash), env);
+        tcb.place = vacancy.fill(Owner::Conn(conn.index()));
+        // It owes its SYN, and is in no queue yet.
+        tcb.bits.set(Bits::OWING);
+        owing.push_back(conn.index());
+        env.metrics.count(Counter::ActiveOpens);
+        ports.step(&walk);
+        // Whoever opens one connection opens more: the place of the next one is on its way meanwhile.
+        let next = FlowKey { local_port: ports.after(local_port), ..key };
+        flows.prefetch(hasher.hash_v4(local, remote, next.ports()));
+        Some(conn)
+    }
+
+    /// Opens any connection.
+    #[inline(never)]
+    pub(crate) fn connect_from(&mut self, local: Option<IpAddr>, remote: SocketAddr) -> Result<ConnId, ConnectError> {
         if self.shutting_down {
             return Err(ConnectError::ShuttingDown);
         }
@@ -94,33 +135,13 @@ impl Stack {
     }
 
     /// Gives `key` a port of ours: one whose flow is new and whose answers come to this core. Its hash, or `None` without a port.
-    #[inline(always)]
     fn take_port(&mut self, key: &mut FlowKey) -> Option<u64> {
         let mut walk = self.ports.towards(key);
-        key.local_port = self.ports.next(&mut walk)?;
-        let mut hash = self.hasher.hash_from(key, key.local_port);
-        if !self.is_usable(key, hash) {
-            hash = self.walk_on(walk, key)?;
-        }
-        // Whoever opens one connection opens more: the place of the next one is on its way meanwhile.
-        self.flows.prefetch(self.hasher.hash_from(key, self.ports.after(key.local_port)));
-        Some(hash)
-    }
-
-    /// Whether nobody has this flow, and its answers come to this core.
-    #[inline(always)]
-    fn is_usable(&self, key: &FlowKey, hash: u64) -> bool {
-        let taken = self.flows.may_have(hash) && self.owner(key, hash).is_some();
-        !taken && (!self.home.is_spread() || self.home.of(key) == self.core)
-    }
-
-    /// The first port was of no use: others are tried.
-    #[cold]
-    fn walk_on(&mut self, mut walk: Walk, key: &mut FlowKey) -> Option<u64> {
         loop {
             key.local_port = self.ports.next(&mut walk)?;
             let hash = self.hasher.hash(key);
-            if self.is_usable(key, hash) {
+            let taken = self.flows.may_have(hash) && self.owner(key, hash).is_some();
+            if !taken && (!self.home.is_spread() || self.home.of(key) == self.core) {
                 return Some(hash);
             }
         }

@@ -10,6 +10,17 @@ fn to(remote_port: u16) -> FlowKey {
     FlowKey { local, remote, local_port: 0, remote_port }
 }
 
+#[test]
+fn a_walk_between_ipv4_addresses_is_the_walk_of_their_key() {
+    let mut ports = Ports::new(SECRET, 1024..=65_535);
+    for port in 0..200 {
+        let walks = [ports.towards(&to(port)), ports.towards_v4([10, 0, 0, 1], [10, 0, 0, 2], port)];
+        assert_eq!([walks[0].counter, walks[0].offset as usize], [walks[1].counter, walks[1].offset as usize]);
+        let [next, same] = walks.map(|mut walk| (ports.peek(&walk), ports.next(&mut walk)));
+        assert!(next.0 == next.1 && same.0 == same.1);
+    }
+}
+
 fn pick(ports: &mut Ports, remote_port: u16, mut is_usable: impl FnMut(u16) -> bool) -> Option<u16> {
     let mut walk = ports.towards(&to(remote_port));
     core::iter::from_fn(|| ports.next(&mut walk)).find(|port| is_usable(*port))
@@ -22,7 +33,7 @@ fn the_port_that_comes_next_is_told() {
         let mut walk = ports.towards(&to(80));
         let port = ports.next(&mut walk).expect("there are some");
         let told = ports.after(port);
-        assert_eq!([ports.peek(&walk), ports.peek(&ports.towards(&to(80)))], [told; 2]);
+        assert_eq!([ports.peek(&walk), ports.peek(&ports.towards(&to(80)))], [Some(told); 2]);
     }
 }
 
@@ -67,5 +78,7 @@ fn unusable_ports_are_passed_over_and_a_search_ends() {
 #[test]
 #[expect(clippy::reversed_empty_ranges, reason = "a configuration may say so")]
 fn an_empty_range_gives_no_port() {
-    assert_eq!(pick(&mut Ports::new(SECRET, 2..=1), 80, |_| true), None);
+    let mut none = Ports::new(SECRET, 2..=1);
+    assert_eq!(pick(&mut none, 80, |_| true), None);
+    assert_eq!(none.peek(&none.towards(&to(80))), None);
 }

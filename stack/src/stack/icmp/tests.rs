@@ -35,7 +35,7 @@ fn an_error_about_another_cores_connection_reaches_that_core() {
     let mut stacks: Vec<Stack> = drivers.iter().map(stack).collect();
     let (mut app, now) = (Hears::default(), Instant::from_micros(1_000_000));
     let [first, second] = &mut stacks[..] else { unreachable!() };
-    let conn = second.connect(None, SocketAddr::new(PEER.into(), 80)).unwrap();
+    let conn = second.connect(SocketAddr::new(PEER.into(), 80)).unwrap();
     second.turn(now, &mut RxBurst::new(), &mut TxBurst::new(), &mut app);
     let tcb = second.conn(conn).unwrap();
     let quoted = Quoted { src: US, dst: PEER, src_port: tcb.key.local_port, dst_port: 80, seq: tcb.snd_una };
@@ -57,7 +57,7 @@ fn an_error_about_another_cores_connection_reaches_that_core() {
 fn a_path_that_carries_less_is_known_to_each_connection_that_hears_of_it() {
     let (driver, _far) = wire::pair(wire::Config::default());
     let (mut stack, mut app) = (stack(&driver), Hears::default());
-    let conns = [80, 81].map(|port| stack.connect(None, SocketAddr::new(PEER.into(), port)).unwrap());
+    let conns = [80, 81].map(|port| stack.connect(SocketAddr::new(PEER.into(), port)).unwrap());
     stack.turn(Instant::from_micros(1_000_000), &mut RxBurst::new(), &mut TxBurst::new(), &mut app);
     for (conn, lowered) in conns.into_iter().zip([1, 1]) {
         let tcb = stack.conn(conn).unwrap();

@@ -171,3 +171,25 @@ fn a_second_segment_completes_what_it_completes_by_all_steps() {
         }
     }
 }
+
+#[test]
+fn a_connection_that_is_opened_at_sight_is_opened_as_by_all_steps() {
+    let mut twins = twins(|config| config.limits.conns_max = 500, |_| {});
+    for n in 0..510 {
+        let remote = (core::net::IpAddr::from([10, 0, 0, 1 + n as u8 % 2 * 3]), if n == 400 { 0 } else { 80 + n % 3 });
+        let opened = twins.each_mut().map(|peer| {
+            let stack = &mut peer.host.stack;
+            let opened = match stack.trace.wants(false) {
+                true => stack.connect_from(None, remote.into()),
+                false => stack.connect(remote.into()),
+            };
+            let tcb = opened.ok().and_then(|conn| stack.conns.get(conn));
+            format!("{opened:?} {tcb:?} {:?} {} {}", stack.metrics(), stack.flows.len(), stack.owing.len())
+        });
+        assert_eq!(opened[0], opened[1]);
+    }
+    for twin in &twins {
+        assert_eq!(twin.host.stack.connections(), 500);
+        twin.host.stack.check().unwrap();
+    }
+}
