@@ -194,9 +194,9 @@ impl Flows {
         (slot < SLOTS).then(|| Vacancy { bucket, len, tag: tag(hash), place: Place::new(home, slot) })
     }
 
-    /// Hands a flow over to its record in another life stage, in place. Where it is, if `from` was there.
+    /// Hands a flow over to its record in another life stage, in place: which that is. Nothing is done if `from` is not there.
     #[inline(always)]
-    pub fn replace(&mut self, hash: u64, from: Owner, to: Owner) -> Option<Place> {
+    pub fn replace(&mut self, hash: u64, from: Owner, to: Owner) -> Place {
         let home = self.home(hash);
         let bucket = self.buckets.of_mut(hash);
         let slot = bucket.first(tag(hash));
@@ -204,7 +204,7 @@ impl Flows {
         match bucket.owners.get_mut(slot) {
             Some(packed) if *packed == from.pack() => {
                 *packed = to.pack();
-                Some(Place::new(home, slot))
+                Place::new(home, slot)
             }
             _ => self.replace_searched(hash, from, to),
         }
@@ -326,10 +326,10 @@ impl Flows {
     }
 
     #[cold]
-    fn replace_searched(&mut self, hash: u64, from: Owner, to: Owner) -> Option<Place> {
-        let (at, slot, _) = self.search(hash, |packed| packed == from.pack())?;
+    fn replace_searched(&mut self, hash: u64, from: Owner, to: Owner) -> Place {
+        let Some((at, slot, _)) = self.search(hash, |packed| packed == from.pack()) else { return Place::BEYOND };
         self.buckets[at].owners[slot] = to.pack();
-        Some(if at == self.home(hash) { Place::new(at, slot) } else { Place::BEYOND })
+        if at == self.home(hash) { Place::new(at, slot) } else { Place::BEYOND }
     }
 
     #[cold]

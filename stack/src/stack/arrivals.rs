@@ -6,7 +6,7 @@ use handfast_drivers::frame::Frame;
 use super::{Arrived, Stack, enqueue};
 use crate::app::Closed;
 use crate::demux::flow::FlowKey;
-use crate::demux::flows::{Owner, Place};
+use crate::demux::flows::Owner;
 use crate::demux::listeners::Listener;
 use crate::demux::syn_rcvd::{Offered, SynRcvd, SynRcvds};
 use crate::demux::time_wait::TimeWait;
@@ -183,7 +183,7 @@ impl Stack {
         open::passive(tcb, record, (seg, Some(stamps)), record.mss, isn.timestamp_offset(*hash), env);
         usual::third_segment(tcb, seg, stamps);
         let owner = Owner::Conn(conn.index());
-        tcb.place = flows.replace(*hash, Owner::SynRcvd(at), owner).unwrap_or(Place::BEYOND);
+        tcb.place = flows.replace(*hash, Owner::SynRcvd(at), owner);
         // It is new, so it is in no queue yet.
         tcb.bits.set(Bits::MARKED);
         marked.push_back(conn.index());
@@ -250,7 +250,7 @@ impl Stack {
         listener.half_open = listener.half_open.saturating_sub(1);
         half_open.discard(at, record.retries);
         let owner = Owner::Conn(conn.index());
-        tcb.place = flows.replace(hash, Owner::SynRcvd(at), owner).unwrap_or(Place::BEYOND);
+        tcb.place = flows.replace(hash, Owner::SynRcvd(at), owner);
         Some(conn.index())
     }
 
