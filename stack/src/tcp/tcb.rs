@@ -1,7 +1,7 @@
 //! The record of one connection from SYN-SENT to LAST-ACK.
 //!
-//! The fields stand in the order of their cache lines. R: read, W: written, on the path of a received segment (in) or of one
-//! sent (out):
+//! The fields stand in the order of their cache lines, and those of a line that are zero at first stand together. R: read, W: written,
+//! on the path of a received segment (in) or of one sent (out):
 //!
 //! | line | fields | in | out |
 //! | --- | --- | --- | --- |
@@ -77,62 +77,62 @@ pub struct Tcb {
 
     /// In order, not yet taken by the application.
     pub rx: Chain,
-    /// Bytes in `rx`.
-    pub rx_bytes: u32,
-    /// Frames in `rx`.
-    pub rx_frames: u16,
     /// The peer's segment size as seen, in bytes: two of them are acknowledged at once.
     pub rcv_mss: u16,
-    /// Retransmission or persist timer, in milliseconds; armed if [`Bits::RTX_ARMED`].
-    pub rtx_at_ms: u32,
-    /// Delayed acknowledgment; armed if [`Bits::ACK_DELAYED`].
-    pub ack_at_ms: u32,
+    /// Frames in `rx`.
+    pub rx_frames: u16,
+    /// Round-trip time and retransmission timeout.
+    pub rtt: Rtt,
     /// Keep-alive, FIN-WAIT-2 or connect timeout; armed if [`Bits::IDLE_ARMED`].
     pub idle_at_ms: u32,
-    /// The application's timer; armed if [`Bits::APP_ARMED`].
-    pub app_at_ms: u32,
-    /// When the wheel looks at this connection next; armed if [`Bits::WHEEL_ARMED`].
-    pub wheel_at_ms: u32,
     /// When a segment was last answered that needs no answer (RFC 5961 §7).
     pub answered_at_ms: u32,
     /// When a segment of the peer last came.
     pub heard_at_ms: u32,
+    /// Bytes in `rx`.
+    pub rx_bytes: u32,
+    /// Retransmission or persist timer, in milliseconds; armed if [`Bits::RTX_ARMED`].
+    pub rtx_at_ms: u32,
+    /// Delayed acknowledgment; armed if [`Bits::ACK_DELAYED`].
+    pub ack_at_ms: u32,
+    /// The application's timer; armed if [`Bits::APP_ARMED`].
+    pub app_at_ms: u32,
+    /// When the wheel looks at this connection next; armed if [`Bits::WHEEL_ARMED`].
+    pub wheel_at_ms: u32,
     /// When the oldest unanswered transmission was first repeated; means something if [`Bits::STALLED`].
     pub stalled_at_ms: u32,
     /// When data was last sent.
     pub sent_at_ms: u32,
-    /// Round-trip time and retransmission timeout.
-    pub rtt: Rtt,
-    /// What the retransmission timer is armed for.
-    pub rtx_for: RtxTimer,
+    /// When the last output was, in wrapped microseconds; of two in one microsecond the second is one later. Within one, what
+    /// is sent again goes before what is new, so stamp and sequence number together tell the order (RFC 8985 §5.1).
+    pub stamp_us: u32,
 
     /// Only when there was loss or disorder.
     pub cold: Option<Box<Cold>>,
     /// The application's word.
     pub user: u64,
-    /// Where its flow lies in the index.
-    pub place: Place,
     /// Where frames for this peer go next.
     pub neighbour: NeighbourId,
-    /// Added to our millisecond clock in TSval (RFC 7323 §5.4).
-    pub ts_offset: u32,
-    /// Largest SND.WND seen (RFC 9293 §3.8.6.2.1, Max(SND.WND)).
-    pub snd_wnd_max: u32,
-    /// Our initial sequence number.
-    pub iss: Seq,
-    /// The peer's initial sequence number.
-    pub irs: Seq,
-    /// Snd.Wind.Shift.
-    pub snd_shift: u8,
-    /// Rcv.Wind.Shift.
-    pub rcv_shift: u8,
+    /// What the retransmission timer is armed for.
+    pub rtx_for: RtxTimer,
     /// Keep-alive probes sent since the peer was last heard.
     pub probes: u8,
     /// Unanswered zero-window probes: the persist timer is doubled so many times.
     pub persist_backoff: u8,
-    /// When the last output was, in wrapped microseconds; of two in one microsecond the second is one later. Within one, what
-    /// is sent again goes before what is new, so stamp and sequence number together tell the order (RFC 8985 §5.1).
-    pub stamp_us: u32,
+    /// Snd.Wind.Shift.
+    pub snd_shift: u8,
+    /// Largest SND.WND seen (RFC 9293 §3.8.6.2.1, Max(SND.WND)).
+    pub snd_wnd_max: u32,
+    /// The peer's initial sequence number.
+    pub irs: Seq,
+    /// Where its flow lies in the index.
+    pub place: Place,
+    /// Added to our millisecond clock in TSval (RFC 7323 §5.4).
+    pub ts_offset: u32,
+    /// Our initial sequence number.
+    pub iss: Seq,
+    /// Rcv.Wind.Shift.
+    pub rcv_shift: u8,
 }
 
 const _: () = assert!(size_of::<Tcb>() <= 248, "with its handle's generation, a Tcb is four cache lines");
