@@ -63,7 +63,8 @@ impl FramePool {
         self.inner().region()
     }
 
-    /// Who owns how many of the frames that this pool began with. For checks: it reads every owner byte.
+    /// Who owns how many of the frames that this pool began with. For checks: it reads every owner byte. What was posted on a ring in
+    /// memory stays posted, also where that ring is gone, unless it came back before.
     pub fn census(&self) -> Census {
         let mut census = self.region().census(self.share());
         let posted = self.inner().posted.get() as u32;

@@ -70,7 +70,7 @@ impl<A: App, B: App> World<A, B> {
         let pools = [server.stack.pool().clone(), client.stack.pool().clone()];
         let (server, client) = (server.finish(), client.finish());
         for pool in pools {
-            let census = pool.census();
+            let census = pool.region().census(pool.share());
             assert_eq!(census, Census { free: pool.share().len() as u32, ..Census::default() }, "every frame is home");
         }
         (server, client)
