@@ -176,13 +176,8 @@ impl Ip {
     pub fn admits_between_v4(&self, src: Address, dst: Address) -> bool {
         // Both are of one family.
         let source = src.as_v4();
-        let is_ours = self.local.routes.is_only_v4(dst) || self.is_ours_v4(dst);
-        is_ours && source != dst.as_v4() && ipv4::is_valid_source(source)
-    }
-
-    #[cold]
-    fn is_ours_v4(&self, address: Address) -> bool {
-        address.is_v4() && self.local.routes.is_ours(address)
+        let is_to_only = self.local.routes.is_only_v4(dst) && source != dst.as_v4();
+        ipv4::is_valid_source(source) && (is_to_only || dst.is_v4() && self.admit_between_any(src, dst).is_ok())
     }
 
     #[cold]

@@ -403,7 +403,8 @@ impl Stack {
         let epoch = cookie::epoch(self.env.now);
         self.cookies_in = Some(epoch);
         let mss = self.local_mss(&arrived.key);
-        let half_open = open::half_open(arrived.key, &arrived.seg, Seq(0), mss, &self.env);
+        // What our path carries is looked at again when it comes back: of the peer's MSS the cookie says it most exactly.
+        let half_open = open::half_open(arrived.key, &arrived.seg, Seq(0), u16::MAX, &self.env);
         let record = cookie::bake(&self.isn, &half_open, epoch);
         let stamp = cookie::stamp(self.ts_value(arrived.hash), record.offered);
         let header = open::syn_ack(&record, &self.env.config, mss, stamp);

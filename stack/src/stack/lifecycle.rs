@@ -53,8 +53,8 @@ impl Stack {
         self.connect_from(None, remote)
     }
 
-    /// Opens a connection as nearly all are opened: over IPv4, to whom one was opened before, from the port whose turn it is. `None`, and
-    /// nothing done, for any other.
+    /// Opens a connection as nearly all are opened: over IPv4, to whom one was opened before, from the next port whose answers come to
+    /// this core, if it is free. `None`, and nothing opened, for any other.
     fn connect_at_sight(&mut self, remote: [u8; 4], remote_port: u16) -> Option<ConnId> {
         let Stack { ip, ports, hasher, flows, conns, isn, env, home, owing, link_mss: [_, mss], .. } = self;
         let local = ip.last_source_for_v4(remote)?;
@@ -62,13 +62,21 @@ impl Stack {
             return None;
         }
         let walk = ports.towards_v4(local, remote, remote_port);
-        let local_port = ports.peek(&walk)?;
-        let key = FlowKey { local: Address::v4(local), remote: Address::v4(remote), local_port, remote_port };
+        let mut local_port = ports.peek(&walk)?;
+        let mut key = FlowKey { local: Address::v4(local), remote: Address::v4(remote), local_port, remote_port };
+        let mut tried = 1;
+        while !home.is_at_v4(self.core, local, remote, key.ports()) {
+            // To this port the answers would come to another core.
+            if tried == PORTS_AT_SIGHT {
+                return None;
+            }
+            tried += 1;
+            ports.step(&walk);
+            local_port = ports.peek(&walk)?;
+            key.local_port = local_port;
+        }
         let iss = isn.generate_v4(&key, env.now);
         let hash = hasher.hash_v4(local, remote, key.ports());
-        if !home.is_at_v4(self.core, local, remote, key.ports()) {
-            return None;
-        }
         let vacancy = flows.vacancy(hash)?;
         let (conn, tcb) = conns.take_place()?;
         open::active(tcb, key, iss, *mss, isn.timestamp_offset(hash), env);
@@ -142,6 +150,8 @@ impl Stack {
             let hash = self.hasher.hash(key);
             let taken = self.flows.may_have(hash) && self.owner(key, hash).is_some();
             if !taken && (!self.home.is_spread() || self.home.of(key) == self.core) {
+                let next = FlowKey { local_port: self.ports.after(key.local_port), ..*key };
+                self.flows.prefetch(self.hasher.hash(&next));
                 return Some(hash);
             }
         }
@@ -199,6 +209,7 @@ impl Stack {
         }
         tcb.closed = Some(how);
         tcb.events.take(Events(u8::MAX));
+        tcb.bits.clear(Bits::RTX_ARMED.and(timers::OTHER_DEADLINES));
         recv::discard(tcb, &mut self.env);
         match tcb.bits.has(Bits::REPORTED) {
             true => self.owe(at), // there is nobody to hear of it
@@ -260,13 +271,16 @@ impl Stack {
             waiting.discard_over(env.now_ms, |at, record| {
                 let place = record.place.place();
                 if place == Place::BEYOND {
-                    return flows.remove(hasher.hash(&record.key), Owner::TimeWait(at));
+                    let is_removed = flows.remove(hasher.hash(&record.key), Owner::TimeWait(at));
+                    debug_assert!(is_removed, "what waits has a flow");
+                    return true;
                 }
                 flows.prefetch_at(place);
                 over.try_push((place, at)).is_ok()
             });
             for (place, at) in &over {
-                flows.remove_at(*place, Owner::TimeWait(*at));
+                let is_removed = flows.remove_at(*place, Owner::TimeWait(*at));
+                debug_assert!(is_removed, "what waits has a flow");
             }
             if !over.is_full() {
                 break;
@@ -567,5 +581,7 @@ fn takes(tcb: &mut Tcb, events: Events) -> bool {
 /// Deadlines that fall together are spread over turns, lest what arrives meanwhile find its queue full.
 const DEADLINES_PER_TURN: usize = 1_024;
 const ENTRIES_PER_TURN: usize = 8 * DEADLINES_PER_TURN;
+/// As many as find one of this core's, nearly always, with 16 queues.
+const PORTS_AT_SIGHT: usize = 64;
 const TIME_WAITS_PER_TURN: usize = 512;
 const TIME_WAITS_AT_ONCE: usize = 16;

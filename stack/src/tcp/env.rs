@@ -51,8 +51,8 @@ pub struct Fixed {
     pub whole_window_field: u16,
     /// Half of the buffer, in bytes.
     pub half_buffer: u32,
-    /// Rcv.Wind.Shift of who may tell the whole window while nothing is kept. No shift at all, where the frames that may be kept hold it only if the
-    /// peer's segments are large.
+    /// Rcv.Wind.Shift of who may tell the whole window while nothing is kept. No shift at all, where the frames that may be kept hold it
+    /// only if the peer's segments are large.
     pub whole_window_shift: u8,
     /// Which round trips have the shortest retransmission timeout: [`Rtt::is_short`].
     pub short_rtt_us: u64,

@@ -106,6 +106,7 @@ pub(super) enum Heard {
     Connected,
     Data,
     PeerClosed,
+    Timer,
 }
 
 impl App for Diary {
@@ -129,6 +130,9 @@ impl App for Diary {
         self.note(Heard::PeerClosed);
         self.on_peer_close.inspect(|call| call(cx, conn));
     }
+    fn on_timer(&mut self, _: &mut Cx<'_>, _: ConnId) {
+        self.note(Heard::Timer);
+    }
     fn on_close(&mut self, cx: &mut Cx<'_>, conn: ConnId, how: Closed) {
         self.note(how);
         self.on_close.inspect(|call| call(cx, conn));
@@ -143,6 +147,8 @@ pub(super) struct Peer {
     pub(super) iss: Seq,
     /// TSecr of the last segment.
     pub(super) echo: Option<u32>,
+    /// TSval of the last segment.
+    pub(super) stamp: Option<u32>,
     /// One past the last sequence number that we were sent.
     pub(super) seen: Seq,
     pub(super) header: Header,
@@ -174,6 +180,7 @@ impl Peer {
             now: Instant::from_micros(1_000_000),
             iss: Seq(0),
             echo: None,
+            stamp: None,
             seen: Seq(0),
             header: Header::default(),
             window: 0,
@@ -205,6 +212,7 @@ impl Peer {
                     self.header.dst_port = seg.src_port;
                 }
                 self.echo = seg.timestamps.map(|timestamps| timestamps.echo);
+                self.stamp = seg.timestamps.map(|timestamps| timestamps.value);
                 let end = seg.seq.add(seg.len());
                 if !seg.flags.rst() {
                     self.seen = self.seen.max(end);

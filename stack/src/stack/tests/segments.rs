@@ -621,6 +621,19 @@ fn calls_that_come_too_late_do_nothing() {
 }
 
 #[test]
+fn a_connection_that_was_ended_waits_for_nothing() {
+    let mut peer = syn_sent();
+    let conn = peer.host.app.conn.unwrap();
+    let cx = &mut Cx { stack: &mut peer.host.stack };
+    cx.set_timer(conn, Duration::from_millis(1));
+    cx.close(conn);
+    // All deadlines of the attempt pass before the application hears that it is over.
+    assert_eq!(peer.wait(Duration::from_secs(600)), []);
+    assert_eq!(peer.get(Counter::RetransmissionTimeouts), 0);
+    assert_eq!(peer.log(), "Aborted");
+}
+
+#[test]
 fn close_in_syn_sent_ends_the_attempt_and_shutdown_waits_for_it() {
     let mut peer = syn_sent();
     assert_eq!(peer.close(), []);

@@ -5,6 +5,7 @@ use alloc::string::String;
 
 use super::peer::*;
 use super::*;
+use crate::ip::routes::OwnRange;
 use crate::wire::tcp::{Flags, Options, Timestamps};
 
 /// All that can be seen of a stack, and what it sent meanwhile.
@@ -122,14 +123,23 @@ fn a_syn_is_taken_at_sight_by_who_takes_it_at_all() {
 
 #[test]
 fn nobody_opens_at_sight_who_may_not_open() {
-    let addresses = [CLIENT, SERVER, Address::v4([10, 0, 0, 3]), Address::v4([10, 0, 0, 255])];
+    const ANOTHER: Address = Address::v4([10, 0, 0, 3]);
+    // With one address, two, and a range.
+    let configs: [fn(&mut Config); 3] = [
+        |_| {},
+        |config| config.ip.addresses.push(OwnAddress { address: ANOTHER, prefix_len: 24 }),
+        |config| config.ip.ranges.push(OwnRange { first: ANOTHER, count: 3 }),
+    ];
+    let addresses = [CLIENT, SERVER, ANOTHER, Address::v4([10, 0, 0, 4]), Address::v4([10, 0, 0, 255])];
     let never = [[0, 0, 0, 0], [127, 0, 0, 1], [224, 0, 0, 1], [255, 255, 255, 255], [0, 1, 2, 3], [223, 9, 9, 9]];
     for src in addresses.into_iter().chain(never.map(Address::v4)) {
         for dst in addresses.into_iter().chain(never.map(Address::v4)) {
             for (src_port, dst_port) in [(PORT, 80), (0, 80), (PORT, 0), (PORT, 81)] {
                 let mut syn = usual_syn().port(src_port);
                 syn.header.dst_port = dst_port;
-                hear(&mut twins(|_| {}, |_| {}), (src, dst), &syn);
+                for configure in configs {
+                    hear(&mut twins(configure, |_| {}), (src, dst), &syn);
+                }
             }
         }
     }
@@ -192,4 +202,26 @@ fn a_connection_that_is_opened_at_sight_is_opened_as_by_all_steps() {
         assert_eq!(twin.host.stack.connections(), 500);
         twin.host.stack.check().unwrap();
     }
+}
+
+#[test]
+fn a_cookie_takes_nothing_off_what_both_ends_and_the_path_carry() {
+    let mut peer = Peer::with(|config| (config.limits.backlog_max, config.ip.mtu) = (1, 1_450));
+    let syn = |port| {
+        let mut syn = usual_syn().port(port);
+        syn.header.options.mss = Some(1_460);
+        syn
+    };
+    peer.put_between(CLIENT, SERVER, syn(PORT + 1));
+    peer.turn();
+    peer.put_between(CLIENT, SERVER, syn(PORT));
+    peer.turn();
+    assert_eq!(peer.get(Counter::SynCookiesSent), 1);
+    let mut third = segment(ACK, NXT).ack(1);
+    third.header.dst_port = 80;
+    third.header.options.timestamps = Some(Timestamps { value: u32::MAX, echo: peer.stamp.unwrap() });
+    peer.put_between(CLIENT, SERVER, third);
+    peer.turn();
+    let mss: Vec<_> = peer.host.stack.conns.iter().map(|(_, tcb)| tcb.mss).collect();
+    assert_eq!(mss, [1_410]);
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::tcp::close;
+use crate::tcp::rtt::Rtt;
 use crate::tcp::testing::{MSS, Sender};
 use crate::wire::tcp::Flags;
 
@@ -263,4 +264,18 @@ fn a_connection_that_cannot_be_is_seen() {
     assert_eq!(t.tcb.check(&t.env), Ok(()));
     t.tcb.snd_una = t.tcb.snd_nxt.add(1);
     assert!(t.tcb.check(&t.env).is_err());
+}
+
+#[test]
+fn a_timeout_that_is_not_worked_out_is_the_one_that_would_be() {
+    let mut t = Sender::new();
+    for srtt_us in [0, 1, 1_000, 40_000, 49_000, 1_000_000] {
+        for rttvar_us in [0, 500, 39_000, 40_000, 200_000] {
+            for (backoff, persist_backoff) in [(0, 0), (1, 0), (0, 1), (3, 2), (u8::MAX, u8::MAX)] {
+                t.tcb.rtt = Rtt { srtt_us, rttvar_us, backoff };
+                t.tcb.persist_backoff = persist_backoff;
+                assert_eq!(timeout_ms(&t.tcb, &t.env), timeout_worked_out_ms(&t.tcb, &t.env), "{:?}", t.tcb.rtt);
+            }
+        }
+    }
 }
