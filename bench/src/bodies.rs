@@ -84,7 +84,7 @@ fn frame_posted() -> Work {
             black_box(frame.append(54));
             tx.push(frame);
         }
-        tx.cancel(&pool);
+        tx.cancel();
     })
 }
 
@@ -103,7 +103,7 @@ fn frame_held() -> Work {
             tx.push_held(&mut held, 54, 1_448).expect("it is not sent yet");
             kept.push(held);
         }
-        tx.cancel(&pool);
+        tx.cancel();
         kept.clear();
     })
 }

@@ -6,8 +6,10 @@
 //! | [`Held`] | ours until acknowledged | read; be sent again unless the device still has it | dropped → free now, or when the device is done |
 //! | [`Desc`] | on a ring, or on its way to another core | nothing; drivers only | received → `Frame`; completed → free |
 //!
-//! One byte per frame says who owns it. It is checked whenever a driver or the kernel hands a frame back, in release builds too: a frame
-//! that it never had is a panic and not a corrupted connection. So a frame is on a list of free ones once at most.
+//! One byte per frame says who owns it. It is checked whenever the kernel hands a frame back, a driver has sent one or another core
+//! parted with it, in release builds too: a frame that they never had is a panic and not a corrupted connection. What proves itself that
+//! it is the one owner, a `Frame` that is dropped or a descriptor on a ring in memory, is not asked. So a frame is on a list of free ones
+//! once at most. Which region a descriptor is of, whatever carries it knows: a [`TxBurst`](crate::burst::TxBurst), a ring.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -126,6 +128,12 @@ impl Frame {
     #[inline]
     pub fn hold(self) -> Held {
         Held { frame: ManuallyDrop::new(self) }
+    }
+
+    /// Whether that is the pool that the frame goes back to.
+    #[inline(always)]
+    pub(crate) fn is_of(&self, pool: Option<&FramePool>) -> bool {
+        pool.map(FramePool::place) == Some(self.pool)
     }
 
     /// The pool that the frame goes back to.
@@ -300,6 +308,11 @@ impl Held {
         let mut held = ManuallyDrop::new(self);
         // SAFETY: the Held is not used or dropped again, so the frame is taken once.
         Ok(unsafe { ManuallyDrop::take(&mut held.frame) })
+    }
+
+    #[inline(always)]
+    pub(crate) fn frame(&self) -> &Frame {
+        &self.frame
     }
 
     #[inline]

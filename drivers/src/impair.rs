@@ -8,10 +8,10 @@
 use alloc::collections::BinaryHeap;
 use core::cmp::Ordering;
 
-use crate::burst::{RxBurst, TxBurst};
+use crate::burst::{Delayed, RxBurst, TxBurst};
 use crate::clock::Clock;
 use crate::driver::{Caps, Driver};
-use crate::frame::{Desc, Frame, FramePool};
+use crate::frame::{Frame, FramePool};
 
 /// What happens to the packets of one direction. By default nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,7 +81,7 @@ pub struct Impair<D: Driver> {
     caps: Caps,
     clock: Clock,
     rx: Path<Frame>,
-    tx: Path<Desc>,
+    tx: Path<Delayed>,
     /// Due, and not yet taken by the device.
     due: TxBurst,
 }
@@ -123,9 +123,9 @@ impl<D: Driver> Impair<D> {
     fn send_due(&mut self, now_ns: u64) {
         loop {
             while self.due.room() > 0
-                && let Some(desc) = self.tx.pop_due(now_ns)
+                && let Some(delayed) = self.tx.pop_due(now_ns)
             {
-                self.due.push_desc(desc);
+                self.due.push_delayed(delayed);
             }
             if self.due.is_empty() {
                 return;
@@ -169,8 +169,8 @@ impl<D: Driver> Driver for Impair<D> {
             return self.inner.tx_burst(tx);
         }
         let now_ns = self.clock.now_ns();
-        for desc in tx.drain_front(tx.len()) {
-            self.tx.push(desc, now_ns, self.inner.pool());
+        for delayed in tx.drain_front(tx.len()) {
+            self.tx.push(delayed, now_ns, self.inner.pool());
         }
         self.send_due(now_ns);
     }
@@ -198,10 +198,8 @@ impl<D: Driver> Driver for Impair<D> {
 
 impl<D: Driver> Drop for Impair<D> {
     fn drop(&mut self) {
-        let pool = self.inner.pool();
-        let waiting = self.tx.waiting.drain().map(|waiting| waiting.packet);
-        let due = self.due.len();
-        self.due.drain_front(due).chain(waiting).for_each(|desc| pool.completed(desc.index));
+        self.due.cancel();
+        self.tx.waiting.drain().for_each(|waiting| waiting.packet.cancel());
     }
 }
 
@@ -231,32 +229,32 @@ impl<T: Packet> Path<T> {
     fn push(&mut self, packet: T, now_ns: u64, pool: &FramePool) {
         if self.random.chance(self.setting.loss_ppm) {
             self.accidents.lost += 1;
-            return packet.discard(pool);
+            return packet.discard();
         }
         if self.random.chance(self.setting.duplicate_ppm)
             && let Some(copy) = packet.copy(pool)
         {
             self.accidents.duplicated += 1;
-            self.enqueue(copy, now_ns, pool);
+            self.enqueue(copy, now_ns);
         }
         if !self.random.chance(self.setting.corrupt_ppm) || packet.len() == 0 {
-            return self.enqueue(packet, now_ns, pool);
+            return self.enqueue(packet, now_ns);
         }
         let bit = self.random.below(packet.len() as u64 * 8) as usize;
         match packet.flip(bit, pool) {
             Some(packet) => {
                 self.accidents.corrupted += 1;
-                self.enqueue(packet, now_ns, pool);
+                self.enqueue(packet, now_ns);
             }
             None => self.accidents.lost += 1,
         }
     }
 
-    fn enqueue(&mut self, packet: T, now_ns: u64, pool: &FramePool) {
+    fn enqueue(&mut self, packet: T, now_ns: u64) {
         let Impairment { reorder_ppm, reorder_us, delay_us, jitter_us, rate_bps, queue_max, .. } = self.setting;
         if self.waiting.len() >= queue_max as usize {
             self.accidents.overflowed += 1;
-            return packet.discard(pool);
+            return packet.discard();
         }
         let send_ns = (packet.len() as u64 * 8 * 1_000_000_000).checked_div(rate_bps).unwrap_or(0);
         self.busy_until_ns = self.busy_until_ns.max(now_ns) + send_ns;
@@ -318,7 +316,7 @@ trait Packet: Sized {
     fn copy(&self, pool: &FramePool) -> Option<Self>;
     /// The packet with one bit flipped; lost if that is not possible.
     fn flip(self, bit: usize, pool: &FramePool) -> Option<Self>;
-    fn discard(self, pool: &FramePool);
+    fn discard(self);
 }
 
 impl Packet for Frame {
@@ -335,27 +333,27 @@ impl Packet for Frame {
         Some(self)
     }
 
-    fn discard(self, _: &FramePool) {}
+    fn discard(self) {}
 }
 
-impl Packet for Desc {
+impl Packet for Delayed {
     fn len(&self) -> usize {
-        self.len as usize
+        Delayed::len(self)
     }
 
-    fn copy(&self, pool: &FramePool) -> Option<Desc> {
-        Some(copied(pool.region().bytes(self), pool)?.post())
+    fn copy(&self, pool: &FramePool) -> Option<Delayed> {
+        copied(self.packet(), pool).map(Delayed::new)
     }
 
     /// Flips it in a copy: the frame itself may be held for retransmission.
-    fn flip(self, bit: usize, pool: &FramePool) -> Option<Desc> {
-        let copy = copied(pool.region().bytes(&self), pool);
-        self.discard(pool);
-        Some(copy?.flip(bit, pool)?.post())
+    fn flip(self, bit: usize, pool: &FramePool) -> Option<Delayed> {
+        let copy = copied(self.packet(), pool);
+        self.cancel();
+        copy?.flip(bit, pool).map(Delayed::new)
     }
 
-    fn discard(self, pool: &FramePool) {
-        pool.completed(self.index);
+    fn discard(self) {
+        self.cancel();
     }
 }
 

@@ -109,9 +109,8 @@ impl<D: Driver, W: Write> Driver for Pcap<D, W> {
     fn tx_burst(&mut self, tx: &mut TxBurst) {
         // What the device does not take at once waits here, so that it is recorded once.
         let count = tx.len().min(self.sending.room());
-        let region = self.inner.pool().region();
-        self.recorder.record(tx.descs()[..count].iter().map(|desc| region.bytes(desc)), OUTBOUND);
-        tx.drain_front(count).for_each(|desc| self.sending.push_desc(desc));
+        self.recorder.record(tx.packets().take(count), OUTBOUND);
+        tx.drain_front(count).for_each(|delayed| self.sending.push_delayed(delayed));
         self.inner.tx_burst(&mut self.sending);
     }
 
@@ -133,8 +132,7 @@ impl<D: Driver, W: Write> Driver for Pcap<D, W> {
 
 impl<D: Driver, W: Write> Drop for Pcap<D, W> {
     fn drop(&mut self) {
-        let count = self.sending.len();
-        self.sending.drain_front(count).for_each(|desc| self.inner.pool().completed(desc.index));
+        self.sending.cancel();
         self.sync();
     }
 }

@@ -249,6 +249,7 @@ impl Driver for TapDriver {
     }
 
     fn tx_burst(&mut self, tx: &mut TxBurst) {
+        tx.check_region(&self.pool);
         let mut done = 0;
         for desc in tx.descs() {
             match rustix::io::write(&self.file, self.pool.region().bytes(desc)) {
@@ -260,7 +261,7 @@ impl Driver for TapDriver {
             }
             done += 1;
         }
-        tx.drain_front(done).for_each(|desc| self.pool.completed(desc.index));
+        tx.drain_descs(done).for_each(|desc| self.pool.completed(desc.index));
     }
 
     fn flush(&mut self) {}

@@ -377,6 +377,7 @@ impl Driver for WireDriver {
         if tx.is_empty() {
             return;
         }
+        tx.check_region(&self.pool);
         tx.take_front(|packets| self.send(packets));
         match &mut self.queue.outgoing[..] {
             [only] => only.ring.publish(),
@@ -463,7 +464,8 @@ impl Incoming {
         pool.post_burst(&mut self.ring, missing);
     }
 
-    /// The frames that nobody can use any more come back; those that the sender still has are freed by it.
+    /// The frames with packets come back, and if the sender has left, those without. Otherwise these stay on the ring, where nobody
+    /// looks for them any more: a pool that is gone needs none.
     fn close(mut self, pool: &FramePool) {
         // SAFETY: as in `receive`.
         let unpost = |desc| unsafe { pool.unpost(desc) };
@@ -499,7 +501,7 @@ enum Carried {
 }
 
 impl Outgoing {
-    /// At the beginning of a burst.
+    /// At the beginning of a burst, and again after each packet that is not as usual.
     #[inline]
     fn look(&mut self) {
         self.is_closed = self.ring.is_closed();

@@ -7,7 +7,7 @@ use core::fmt;
 use core::mem::{MaybeUninit, offset_of};
 use core::ops::Range;
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 
 use arrayvec::ArrayVec;
 
@@ -79,8 +79,22 @@ impl FramePool {
         inner.share_start..inner.share_start + inner.share_len
     }
 
+    /// Whether it is the same pool.
+    #[inline(always)]
+    pub(crate) fn is_same(&self, other: Option<&FramePool>) -> bool {
+        other.map(FramePool::place) == Some(self.inner)
+    }
+
+    /// Where it is: no other pool is there while a handle or a frame of this one lives.
+    #[inline(always)]
+    pub(super) fn place(&self) -> NonNull<Inner> {
+        self.inner
+    }
+
     /// Sends a frame of this pool's region to another core's pool, where [`adopt`](Self::adopt) makes it a frame again.
     pub fn part_with(frame: Frame) -> Desc {
+        // Whoever takes it in, if only by another region's descriptor of the same number, sees what was written before.
+        fence(Ordering::Release);
         frame.leave(TRANSIT)
     }
 
@@ -258,12 +272,6 @@ impl FramePool {
             }
             None => self.inner().completed(index),
         }
-    }
-
-    /// For drivers: the device has sent these frames.
-    #[inline]
-    pub(crate) fn completed_burst(&self, descs: impl Iterator<Item = Desc>) {
-        descs.for_each(|desc| self.completed(desc.index));
     }
 
     /// For drivers: frames that the device has sent.

@@ -153,7 +153,7 @@ impl Region {
     pub(super) fn hand_over(&self, index: u32, from: u8, to: u8) {
         assert!(index < self.frames(), "the frame is of this region");
         let owner = &self.owners()[index as usize];
-        if let Err(found) = owner.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed) {
+        if let Err(found) = owner.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed) {
             wrong_owner(index, found, from);
         }
     }
@@ -255,7 +255,7 @@ impl Frames {
         owner.store(to, Ordering::Relaxed);
     }
 
-    /// Gives a frame that was just taken from a list of free ones to an owner.
+    /// Gives a frame that was just taken from a list of free ones, or off a ring that it was posted on, to an owner.
     ///
     /// # Safety
     /// There is such a frame, in a region that lives.
@@ -263,7 +263,7 @@ impl Frames {
     pub(super) unsafe fn give(&self, index: u32, to: u8) {
         // SAFETY: as the caller promises.
         let owner = unsafe { self.owner(index) };
-        debug_assert_eq!(owner.load(Ordering::Relaxed), FREE, "what is on the list is free");
+        debug_assert_eq!(owner.load(Ordering::Relaxed), FREE, "what is on the list, or was posted, is free");
         owner.store(to, Ordering::Relaxed);
     }
 }

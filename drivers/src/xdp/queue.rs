@@ -173,7 +173,7 @@ impl XdpDriver {
     #[cold]
     fn lose(&mut self, tx: &mut TxBurst) {
         self.counts.stats.tx_lost += tx.len() as u64;
-        for desc in tx.drain_front(tx.len()) {
+        for desc in tx.drain_descs(tx.len()) {
             self.posted.pool.completed(desc.index);
         }
     }
@@ -215,11 +215,12 @@ impl Driver for XdpDriver {
         if tx.is_empty() {
             return;
         }
+        tx.check_region(&self.posted.pool);
         if self.fault.is_some() {
             return self.lose(tx);
         }
         let count = self.rings.tx.room(tx.len() as u32).min(tx.len() as u32);
-        for desc in tx.drain_front(count as usize) {
+        for desc in tx.drain_descs(count as usize) {
             // The kernel would drop these without giving the frame back.
             if !(LINK_HEADER_MIN..=self.tx_len_max).contains(&u32::from(desc.len)) {
                 self.counts.tx_invalid += 1;

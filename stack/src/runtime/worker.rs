@@ -328,8 +328,8 @@ impl<D: Driver, A: App> Worker<D, A> {
         }
         last.device = driver.stats();
         drop((app, stack, rx));
-        tx.cancel(&pool);
-        answers.cancel(&pool);
+        tx.cancel();
+        answers.cancel();
         drop(driver);
         while let Some(frame) = pool.take_away() {
             attendance.shared.office.send_home(frame);

@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 
-use handfast::drivers::burst::{RxBurst, TxBurst};
+use handfast::drivers::burst::{Delayed, RxBurst, TxBurst};
 use handfast::drivers::driver::Driver;
-use handfast::drivers::frame::Desc;
 use handfast::drivers::wire::{self, WireDriver};
 
 /// The stack's device and the peers' end of the wire.
@@ -13,7 +12,7 @@ pub(super) struct Device {
     pub(super) near: WireDriver,
     pub(super) far: WireDriver,
     /// What the device has taken and not sent.
-    pub(super) sending: VecDeque<Desc>,
+    pub(super) sending: VecDeque<Delayed>,
     pub(super) rx: RxBurst,
     pub(super) tx: TxBurst,
     /// Answers, while the device takes nothing.
@@ -42,7 +41,7 @@ impl Device {
         let mut burst = TxBurst::new();
         burst.push(frame);
         self.far.tx_burst(&mut burst);
-        burst.cancel(self.far.pool());
+        burst.cancel();
     }
 
     pub(super) fn take(&mut self) {
@@ -52,9 +51,9 @@ impl Device {
 
     /// What the device has sent of that, up to `count` frames.
     pub(super) fn sent(&mut self, count: usize, mut see: impl FnMut(&[u8])) {
-        for desc in self.sending.drain(..count.min(self.sending.len())) {
+        for delayed in self.sending.drain(..count.min(self.sending.len())) {
             let mut burst = TxBurst::new();
-            burst.push_desc(desc);
+            burst.push_delayed(delayed);
             self.near.tx_burst(&mut burst);
             assert!(burst.is_empty(), "the peers have a frame to receive into");
             let mut rx = RxBurst::new();

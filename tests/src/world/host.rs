@@ -279,8 +279,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.tx.cancel(self.nic.pool());
-        self.answers.cancel(self.nic.pool());
+        self.tx.cancel();
+        self.answers.cancel();
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use handfast::time::{Duration, Instant};
-use handfast_drivers::burst::{RxBurst, TxBurst};
+use handfast_drivers::burst::{Delayed, RxBurst, TxBurst};
 use handfast_drivers::driver::{Caps, Driver};
-use handfast_drivers::frame::{Desc, FramePool};
+use handfast_drivers::frame::FramePool;
 use handfast_drivers::wire::{self, WireDriver};
 use handfast_drivers::{driver::Port, driver::Queue};
 
@@ -37,7 +37,7 @@ pub struct Nic {
     config: NicConfig,
     host: WireDriver,
     far: WireDriver,
-    sending: VecDeque<(Instant, Desc)>,
+    sending: VecDeque<(Instant, Delayed)>,
     free_at: Instant,
     /// Packets taken from the stack.
     pub taken: u64,
@@ -121,11 +121,11 @@ impl Nic {
     pub fn tx_burst(&mut self, now: Instant, tx: &mut TxBurst) {
         let room = self.config.queue - self.sending.len().min(self.config.queue);
         let count = room.min(tx.len());
-        for desc in tx.drain_front(count) {
+        for delayed in tx.drain_front(count) {
             self.taken += 1;
-            self.taken_bytes += desc.len() as u64;
+            self.taken_bytes += delayed.len() as u64;
             self.free_at = self.free_at.max(now) + Duration::from_micros(self.config.send_us);
-            self.sending.push_back((self.free_at, desc));
+            self.sending.push_back((self.free_at, delayed));
         }
     }
 
@@ -135,7 +135,7 @@ impl Nic {
         while self.next_at().is_some_and(|at| at <= now) {
             let mut burst = TxBurst::new();
             while burst.room() > 0 && self.next_at().is_some_and(|at| at <= now) {
-                burst.push_desc(self.sending.pop_front().expect("it was there").1);
+                burst.push_delayed(self.sending.pop_front().expect("it was there").1);
             }
             self.host.tx_burst(&mut burst);
             assert!(burst.is_empty(), "the far end has frames enough");
@@ -165,13 +165,6 @@ impl Nic {
 
 impl Drop for Nic {
     fn drop(&mut self) {
-        let mut burst = TxBurst::new();
-        for (_, desc) in self.sending.drain(..) {
-            burst.push_desc(desc);
-            if burst.room() == 0 {
-                burst.cancel(self.host.pool());
-            }
-        }
-        burst.cancel(self.host.pool());
+        self.sending.drain(..).for_each(|(_, delayed)| delayed.cancel());
     }
 }
