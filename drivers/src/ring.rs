@@ -51,36 +51,18 @@ impl<T: Send> Poster<T> {
         self.posted == self.taken
     }
 
-    /// Posts values until there are no more or the ring is full; says how many.
-    #[inline]
-    pub fn post_burst(&mut self, values: impl IntoIterator<Item = T>) -> usize {
-        let (slots, first) = (self.slots, self.posted);
-        let room = slots.mask as usize + 1 - self.len();
-        let mut posted = first;
-        values.into_iter().take(room).for_each(|value| {
-            // SAFETY: posted < taken + slots, so what was in this slot was taken, and the filler does not look at it before the
-            // index is published.
-            unsafe { slots.at(posted).as_ref().with_mut(|slot| (*slot).write(value)) };
-            posted = posted.wrapping_add(1);
-        });
-        if posted != first {
-            self.posted = posted;
-            self.shared.posted.0.store(posted, Ordering::Release);
-        }
-        posted.wrapping_sub(first) as usize
-    }
-
     /// Posts `count` values that lie one after the other, as far as there is room; says how many.
     ///
     /// # Safety
     /// So many valid values begin at `first`, and those that are posted are used nowhere else any more.
     #[inline]
-    pub(crate) unsafe fn post_from(&mut self, first: *const T, count: usize) -> usize {
+    pub unsafe fn post_from(&mut self, first: *const T, count: usize) -> usize {
         let count = count.min(self.slots.mask as usize + 1 - self.len());
         let mut from = first;
         for run in self.slots.runs(self.posted, count) {
             for nth in 0..run.len {
-                // SAFETY: as in `post_burst`, and as the caller promises.
+                // SAFETY: posted < taken + slots, so what was in this slot was taken, and the filler does not look at it before the
+                // index is published; the rest is as the caller promises.
                 unsafe { run.at(nth).with_mut(|slot| (*slot).write(from.add(nth).read())) };
             }
             // SAFETY: so many values are there.

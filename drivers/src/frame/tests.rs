@@ -16,6 +16,13 @@ fn send_all(pool: &FramePool, tx: &mut TxBurst) {
     }
 }
 
+/// Those of all frames, the least first.
+fn numbers(frames: &[Frame]) -> Vec<u32> {
+    let mut numbers: Vec<_> = frames.iter().map(Frame::index).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
 #[test]
 fn a_dropped_frame_is_free_again() {
     let pool = pool();
@@ -205,12 +212,35 @@ fn whoever_takes_and_drops_frames_while_a_burst_is_freed_gets_none_twice() {
         dropped.borrow_mut().take();
         place
     });
-    let taken: Vec<Frame> = taken.take();
-    let mut at: Vec<_> = taken.iter().map(|frame| frame.as_ptr()).collect();
-    at.dedup();
-    assert_eq!((at.len(), pool.free()), (1, 3));
+    let mut taken: Vec<Frame> = taken.take();
+    assert_eq!((taken.len(), pool.free()), (1, 3));
+    taken.extend(core::iter::from_fn(|| pool.alloc()));
+    assert_eq!(numbers(&taken), [0, 1, 2, 3]);
     drop(taken);
     assert_eq!(pool.free(), 4);
+}
+
+#[test]
+fn more_places_than_a_burst_has_are_freed_each_frame_once() {
+    const PLACES: u32 = 2 * crate::burst::BURST as u32 + 2;
+    let region = Region::new(PLACES, FrameSize::Small);
+    let (here, there) = (FramePool::new(region.clone(), 0..PLACES - 4), FramePool::new(region, PLACES - 4..PLACES));
+    let far = FramePool::with_frames(PLACES, FrameSize::Small);
+    for guests in [false, true] {
+        let mut places: Vec<_> = (0..PLACES).map(|n| if n % 5 == 3 { far.alloc() } else { here.alloc() }).collect();
+        if guests {
+            places[9] = there.alloc().map(|frame| here.adopt(FramePool::part_with(frame)));
+        }
+        (places[0], places[64], places[101]) = (None, None, None);
+        here.free_burst(&mut places, |place| place);
+        assert!(places.iter().all(Option::is_none));
+        for (pool, all) in [(&here, 0..PLACES - 4), (&far, 0..PLACES)] {
+            let frames: Vec<_> = core::iter::from_fn(|| pool.alloc()).collect();
+            assert_eq!(numbers(&frames), all.collect::<Vec<_>>());
+        }
+    }
+    there.bring_home(here.take_away().unwrap());
+    assert_eq!((here.take_away(), there.free()), (None, 4));
 }
 
 #[test]
@@ -232,9 +262,10 @@ fn a_guest_that_comes_while_a_burst_is_freed_does_not_stay() {
 
 proptest! {
     #[test]
-    fn every_frame_has_one_owner_whatever_is_done(steps in prop::collection::vec((0u8..7, any::<prop::sample::Index>()), 1..200)) {
+    fn every_frame_has_one_owner_whatever_is_done(steps in prop::collection::vec((0u8..10, any::<prop::sample::Index>()), 1..200)) {
         let pool = FramePool::with_frames(8, FrameSize::Small);
         let (mut frames, mut helds, mut tx, mut posted) = (Vec::new(), Vec::<Held>::new(), TxBurst::new(), Vec::new());
+        let (mut poster, mut filler) = ring::<Desc>(4);
         let pick = |n: usize, at: &prop::sample::Index| (n > 0).then(|| at.index(n));
         for (step, at) in &steps {
             match step {
@@ -244,6 +275,24 @@ proptest! {
                 3 => drop(pick(helds.len(), at).map(|i| helds.swap_remove(i))),
                 4 => drop(pick(helds.len(), at).filter(|_| tx.room() > 0).map(|i| tx.push_held(&mut helds[i], 54, 0))),
                 5 => pick(frames.len(), at).filter(|_| tx.room() > 0).into_iter().for_each(|i| tx.push(frames.swap_remove(i))),
+                6 => {
+                    let count = at.index(5 - poster.len());
+                    pool.post_burst(&mut poster, count);
+                }
+                7 => {
+                    filler.fill_burst(&[9, 8, 7][..at.index(4)], |desc, &byte| pool.region().write(desc, &[byte; 60]));
+                    filler.publish();
+                    let (mut rx, before) = (crate::burst::RxBurst::new(), pool.census().receiving);
+                    // SAFETY: only this pool posted on the ring.
+                    unsafe { pool.filled_burst(&mut poster, &mut rx) };
+                    prop_assert_eq!(pool.census().receiving as usize, before as usize - rx.len());
+                    prop_assert!(rx.iter().zip(9u8..).all(|(frame, nth)| frame[..] == [18 - nth; 60]));
+                    frames.extend(rx);
+                }
+                8 => {
+                    let mut places: Vec<_> = frames.drain(..at.index(frames.len() + 1)).map(Some).collect();
+                    pool.free_burst(&mut places, |place| place);
+                }
                 _ => match posted.pop() {
                     Some(desc) => pool.unfill(desc),
                     None => { send_all(&pool, &mut tx); posted.extend(pool.take_for_fill()) }
@@ -252,13 +301,16 @@ proptest! {
             let census = pool.census();
             prop_assert_eq!(census.free as usize, pool.free());
             prop_assert_eq!(census.sending as usize, tx.len());
-            prop_assert_eq!(census.receiving as usize, posted.len());
+            prop_assert_eq!(census.receiving as usize, posted.len() + poster.len());
             prop_assert_eq!(census.owned as usize, frames.len() + helds.iter().filter(|h| !h.is_sending()).count());
         }
         posted.into_iter().for_each(|desc| pool.unfill(desc));
-        drop((frames, helds));
+        drop((frames, helds, filler));
+        // SAFETY: it posted them.
+        poster.close().into_iter().flatten().for_each(|desc| unsafe { pool.unpost(desc) });
         send_all(&pool, &mut tx);
-        prop_assert_eq!(pool.free(), 8);
+        prop_assert_eq!((pool.free(), pool.census().receiving), (8, 0));
+        prop_assert_eq!(numbers(&core::iter::from_fn(|| pool.alloc()).collect::<Vec<_>>()), (0..8).collect::<Vec<_>>());
     }
 }
 

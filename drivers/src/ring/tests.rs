@@ -1,9 +1,19 @@
+use alloc::vec::Vec;
+
 use super::*;
+
+/// Posts values until there are no more or the ring is full; says how many.
+fn post<T: Send>(poster: &mut Poster<T>, values: impl IntoIterator<Item = T>) -> usize {
+    let mut values: Vec<_> = values.into_iter().map(ManuallyDrop::new).collect();
+    // SAFETY: so many values are there; what is posted is neither dropped nor used here any more.
+    let posted = unsafe { poster.post_from(values.as_ptr().cast(), values.len()) };
+    values.drain(posted..).for_each(|value| drop(ManuallyDrop::into_inner(value)));
+    posted
+}
 
 #[cfg(not(loom))]
 mod sequential {
     use alloc::collections::VecDeque;
-    use alloc::vec::Vec;
 
     use proptest::prelude::*;
 
@@ -32,7 +42,7 @@ mod sequential {
     #[test]
     fn a_burst_that_is_forgotten_gives_nothing_out_twice() {
         let (mut poster, mut filler) = ring::<Box<u32>>(4);
-        poster.post_burst([Box::new(1), Box::new(2)]);
+        post(&mut poster, [Box::new(1), Box::new(2)]);
         filler.fill_burst(&[(), ()], |_, ()| true);
         filler.publish();
         let mut burst = poster.take_burst(1);
@@ -58,7 +68,7 @@ mod sequential {
                 match step {
                     Step::Post(count) => {
                         let room = slots - posted.len() - staged.len() - filled.len();
-                        let done = poster.post_burst((next..next + u32::from(count)).map(|value| Box::new((value, 0))));
+                        let done = post(&mut poster, (next..next + u32::from(count)).map(|value| Box::new((value, 0))));
                         prop_assert_eq!(done, room.min(count.into()));
                         posted.extend((next..next + done as u32).map(|value| (value, 0)));
                         next += u32::from(count);
@@ -106,7 +116,7 @@ mod sequential {
     fn what_nobody_took_is_dropped_with_the_ring() {
         let value = Arc::new(());
         let (mut poster, mut filler) = ring(4);
-        assert_eq!(poster.post_burst((0..3).map(|_| Arc::clone(&value))), 3);
+        assert_eq!(post(&mut poster, (0..3).map(|_| Arc::clone(&value))), 3);
         assert_eq!(filler.fill_burst(&[(), ()], |_, ()| true), 2);
         filler.publish();
         drop(poster.take_burst(1).next());
@@ -138,7 +148,7 @@ mod sequential {
         });
         let (mut next, mut expected) = (0, 0);
         while expected < COUNT {
-            next += poster.post_burst((next..COUNT.min(next + 7)).map(|value| (value, 0))) as u32;
+            next += post(&mut poster, (next..COUNT.min(next + 7)).map(|value| (value, 0))) as u32;
             for value in poster.take_burst(16) {
                 assert_eq!(value, (expected, expected));
                 expected += 1;
@@ -152,8 +162,6 @@ mod sequential {
 
 #[cfg(loom)]
 mod interleaved {
-    use alloc::vec::Vec;
-
     use super::*;
 
     #[test]
@@ -171,7 +179,7 @@ mod interleaved {
             });
             let (mut posted, mut back) = (0, Vec::new());
             for _ in 0..2 {
-                posted += poster.post_burst((posted..3).map(|value| Box::new((value, false)))) as u32;
+                posted += post(&mut poster, (posted..3).map(|value| Box::new((value, false)))) as u32;
                 back.extend(poster.take_burst(2).map(|value| *value));
             }
             back.extend(poster.close().into_iter().flatten().map(|value| *value));
