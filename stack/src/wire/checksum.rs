@@ -122,7 +122,8 @@ pub fn sum_words_and<const N: usize>(words: [u64; N], known: u64) -> Sum {
     Sum(sum.carrying_add(known, carry).0)
 }
 
-/// Adds words of a header in host order to a `small` sum, of less words than carry out of it.
+/// Adds words of a header in host order to a sum that is `small`: below about 2^33, or of some such words, so that it stays far below
+/// 2^64 and no carry has to be looked for.
 #[inline(always)]
 pub fn plus_words<const N: usize>(small: Sum, words: [u32; N]) -> Sum {
     Sum(words.into_iter().fold(small.0, |sum, word| sum + u64::from(word.to_be())))

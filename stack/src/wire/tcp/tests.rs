@@ -44,6 +44,32 @@ fn emitted(header: &Header, sack: &[SackBlock], payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+#[test]
+fn a_header_is_not_written_into_more_or_less_room_than_its_own() {
+    let timestamps = Some(Timestamps { value: 1, echo: 2 });
+    let syn = Options { mss: Some(1460), window_scale: Some(7), sack_permitted: true, timestamps };
+    let none = Options { mss: None, window_scale: None, sack_permitted: false, timestamps: None };
+    let sack: &[SackBlock] = &[(Seq(1), Seq(2))];
+    for (options, sack) in [
+        (none, &[][..]),
+        (Options { timestamps, ..none }, &[]),
+        (syn, &[]),
+        (Options { mss: Some(536), ..none }, &[]),
+        (Options { timestamps, ..none }, sack),
+    ] {
+        let header = Header { options, ..Header::default() };
+        let fits = |len: usize| {
+            let emit = || header.emit(sack, &mut vec![0; len], Sum::ZERO, &[], true);
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(emit)).is_ok()
+        };
+        let len = header.len(sack);
+        assert!(fits(len), "{options:?}");
+        for other in [0, len - 4, len - 1, len + 1, len + 4, len + 40] {
+            assert!(!fits(other), "{other} {options:?}");
+        }
+    }
+}
+
 /// The header written byte after byte, the checksum 0.
 fn dumb(header: &Header, sack: &[SackBlock]) -> Vec<u8> {
     let mut out = [header.src_port.to_be_bytes(), header.dst_port.to_be_bytes()].concat();
