@@ -551,4 +551,4 @@ const MAC_A: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
 const MAC_B: [u8; 6] = [2, 0, 0, 0, 0, 0x0b];
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use handfast::config::Config;
 use handfast::ip::routes::OwnAddress;
@@ -11,7 +10,6 @@ use handfast::stack::{Entropy, Left, Stack};
 use handfast::time::{Duration, Instant};
 use handfast::wire::address::Address;
 use handfast_drivers::burst::{RxBurst, TxBurst};
-use handfast_drivers::frame::Region;
 
 use super::apps::{Act, Book, Peer};
 use super::nic::{Nic, NicConfig};
@@ -102,10 +100,10 @@ impl Host {
     pub fn crash(&mut self) {
         let Some(running) = self.running.take() else { return };
         running.app.crashed();
-        let (region, share): (Arc<Region>, _) = (running.nic.pool().region().clone(), running.nic.pool().share());
+        let pool = running.nic.pool().clone();
         drop(running);
-        let census = region.census(share.clone());
-        assert_eq!(census.free as usize, share.len(), "a frame outlives its host: {census:?}");
+        let home = (pool.free(), pool.census().free as usize);
+        assert_eq!(home, (pool.capacity(), pool.capacity()), "a frame outlives its host: {:?}", pool.census());
     }
 
     /// Whether it is up.

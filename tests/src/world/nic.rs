@@ -35,8 +35,9 @@ impl Default for NicConfig {
 #[derive(Debug)]
 pub struct Nic {
     config: NicConfig,
-    host: WireDriver,
+    /// Before the host's end, so that all that this one posted is home when both are gone.
     far: WireDriver,
+    host: WireDriver,
     sending: VecDeque<(Instant, Delayed)>,
     free_at: Instant,
     /// Packets taken from the stack.
