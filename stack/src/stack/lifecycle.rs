@@ -180,6 +180,7 @@ impl Stack {
         let Stack { conns, env, marked, owing, .. } = self;
         let Some(tcb) = conns.get_mut(conn).filter(|tcb| !tcb.bits.has(Bits::REPORTED)) else { return };
         if tcb.state() == State::SynSent {
+            tcb.bits.set(Bits::APP_CLOSED);
             return self.end(conn.index(), Closed::Aborted);
         }
         // Where both halves are closed already, a reset would tell the peer nothing.
