@@ -14,6 +14,7 @@ use crate::time::Duration;
 use crate::wire::address::Address;
 
 mod asked;
+mod chaos;
 mod drops;
 mod loss;
 mod peer;
