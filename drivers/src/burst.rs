@@ -97,7 +97,7 @@ impl TxBurst {
 
     /// Gives a frame away: it returns to its pool once it is sent. Panics when the burst is full: ask [`room`](Self::room) first;
     /// and beside frames of another region.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, frame: Frame) {
         if !frame.is_of(self.pool.as_ref()) {
             self.join_of(&frame);
@@ -110,7 +110,8 @@ impl TxBurst {
     #[inline(always)]
     pub fn push_new<'a>(&'a mut self, pool: &'a FramePool, len: usize) -> Option<&'a mut [u8]> {
         if !pool.is_same(self.pool.as_ref()) {
-            self.join(pool);
+            // As long as it is said to be: where that is a constant, it stays one.
+            return self.push_first(pool, len).map(|bytes| &mut bytes[..len]);
         }
         pool.post_new(len, &mut self.descs)
     }
@@ -201,6 +202,13 @@ impl TxBurst {
             self.pool = Some(pool.clone());
         }
         self.look_closer(pool);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_first<'a>(&'a mut self, pool: &'a FramePool, len: usize) -> Option<&'a mut [u8]> {
+        self.join(pool);
+        pool.post_new(len, &mut self.descs)
     }
 
     #[cold]
