@@ -59,13 +59,6 @@ impl<T: Record> Conns<T> {
         Conns { slab: Slab::with_capacity(capacity) }
     }
 
-    /// Stores a connection: its handle, and the connection where it lies; `None` if the table is full.
-    #[inline(always)]
-    pub fn insert(&mut self, conn: T) -> Option<(ConnId, &mut T)> {
-        let (index, generation, conn) = self.slab.insert(conn)?;
-        Some((ConnId { index, generation }, conn))
-    }
-
     /// Takes a place for a connection that is made where it lies, out of one that was there before; `None` if the table is full.
     #[inline(always)]
     pub fn take_place(&mut self) -> Option<(ConnId, &mut T)> {
