@@ -123,6 +123,7 @@ impl Usual {
         Some(Ends { src: at(ip, 12), dst: at(ip, 16), ports: u32::from_be_bytes(at(headers, L4_OFFSET)) })
     }
 }
+
 /// The sum of a TCP header of a length that the compiler knows, with its pseudo header: its `WORDS` and another. One that comes out too
 /// large for a word, as next to none does, is not valid here: [`Usual::read_any`] looks at it again.
 #[inline(always)]
